@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+/*
+ * The plan: who may be chosen, in which order, and when. Made by the extended part while memory is
+ * plentiful, handed over as one sealed memfd, checked once and never changed afterwards.
+ *
+ * Layout of the memfd: header, units[units_count], domains[domains_count], names[names_size].
+ * Byte order and alignment are the machine's: a plan never leaves it.
+ * Lines between the cffi markers are also read by cffi_build.py; they hold no preprocessor lines.
+ */
+#include <stddef.h>
+#include <stdint.h>
+
+/* cffi: begin */
+enum oomslice_plan_limit {
+        OOMSLICE_PLAN_VERSION = 1,
+        OOMSLICE_PLAN_UNITS_MAX = 4096,
+        OOMSLICE_PLAN_DOMAINS_MAX = 64,
+        OOMSLICE_PLAN_SIZE_MAX = 1048576, /* bytes */
+        OOMSLICE_UNIT_NAME_MAX = 256,     /* bytes with the final NUL, as in systemd */
+};
+
+enum oomslice_unit_flag {
+        OOMSLICE_UNIT_CANDIDATE = 1,        /* holds processes of its own and no other unit of the plan */
+        OOMSLICE_UNIT_PROTECTED = 2,        /* Protect=yes, its own or an ancestor's */
+        OOMSLICE_UNIT_SELF = 4,             /* init.scope, oomslice's own units, dbus, journald */
+        OOMSLICE_UNIT_LEFT_TO_OOMD = 8,     /* marked for systemd-oomd while that runs */
+        OOMSLICE_UNIT_DRY_RUN = 16,         /* decide and record, do nothing */
+};
+
+enum oomslice_rank_by {
+        OOMSLICE_RANK_MEMORY = 0,  /* bytes a kill gives back: memory.current - file pages + swap */
+        OOMSLICE_RANK_SWAP = 1,    /* bytes of swap */
+        OOMSLICE_RANK_GROWTH = 2,  /* bytes grown since the shortage was first seen */
+        OOMSLICE_RANK_REFAULT = 3, /* pages refaulted since the shortage was first seen */
+};
+
+enum oomslice_psi_kind {
+        OOMSLICE_PSI_NONE = 0,
+        OOMSLICE_PSI_SOME = 1,
+        OOMSLICE_PSI_FULL = 2,
+};
+
+/* "act when PSI stalled `stall_us` within `window_us`"; kind NONE: no such trigger */
+struct oomslice_psi_trigger {
+        uint32_t kind;
+        uint32_t stall_us;
+        uint32_t window_us;
+        uint32_t reserved;
+};
+
+/* Limits of the whole machine. All sizes in bytes. */
+struct oomslice_machine {
+        uint64_t available_min;    /* act when MemAvailable <= this and free swap <= swap_free_min */
+        uint64_t available_watch;  /* from here down MemAvailable is watched by timer */
+        uint64_t swap_free_min;    /* a machine without swap is always at this limit */
+        uint64_t available_thrash; /* act when `thrash` fires and MemAvailable <= this */
+        struct oomslice_psi_trigger sign;   /* first sign of shortage: starts the watch, never acts */
+        struct oomslice_psi_trigger thrash; /* stall that is a shortage whatever swap is left */
+        uint64_t death_deadline_us;         /* how long a victim has to give its memory back */
+};
+
+struct oomslice_plan_header {
+        char magic[8]; /* "OOMSLPLN" */
+        uint32_t version;
+        uint32_t header_size;
+        uint64_t size;     /* of the whole plan, names included */
+        uint64_t checksum; /* FNV-1a, 64 bits, over the whole plan with this field zero */
+        uint64_t generation;
+        uint64_t made_realtime_us;
+        uint32_t units_count;
+        uint32_t domains_count;
+        uint32_t names_size;
+        uint32_t reserved;
+        struct oomslice_machine machine;
+};
+
+/* Unit 0 is the root slice. A parent comes before its children. */
+struct oomslice_plan_unit {
+        uint64_t cgroup_id;         /* inode of the cgroup directory */
+        uint64_t baseline_memory;   /* RANK_MEMORY bytes when the plan was made */
+        uint64_t baseline_refaults; /* workingset_refault_anon + _file, pages, when the plan was made */
+        int32_t parent;             /* index of the nearest ancestor in the plan; -1 for unit 0 only */
+        int32_t priority;           /* effective, -1000 to 1000 */
+        uint32_t flags;             /* enum oomslice_unit_flag */
+        uint32_t name_offset;       /* NUL-terminated in names */
+};
+
+/* Domain 0 is the machine (unit 0); its trigger is an extra one from -.slice, usually NONE. */
+struct oomslice_plan_domain {
+        int32_t unit;
+        uint32_t rank_by; /* enum oomslice_rank_by: orders this domain's candidates inside one priority */
+        uint32_t flags;   /* OOMSLICE_UNIT_DRY_RUN or 0 */
+        uint32_t reserved;
+        uint64_t cooldown_us;
+        struct oomslice_psi_trigger trigger;
+};
+
+/* Documented outcomes of checking and taking a plan; 0 is success, negative is -errno. */
+enum oomslice_plan_result {
+        OOMSLICE_PLAN_OK = 0,
+        OOMSLICE_PLAN_E_SEALS = 1,      /* not a memfd sealed against write, grow, shrink and seal */
+        OOMSLICE_PLAN_E_SIZE = 2,       /* too small, too large, or not the size it says */
+        OOMSLICE_PLAN_E_MAGIC = 3,
+        OOMSLICE_PLAN_E_VERSION = 4,
+        OOMSLICE_PLAN_E_CHECKSUM = 5,
+        OOMSLICE_PLAN_E_BOUNDS = 6,     /* a count, priority, flag, enum or limit out of range; detail: index */
+        OOMSLICE_PLAN_E_PARENT = 7,     /* parent not before the child; detail: unit index */
+        OOMSLICE_PLAN_E_NAME = 8,       /* name empty, unterminated or outside; detail: unit index */
+        OOMSLICE_PLAN_E_DOMAIN = 9,     /* detail: domain index */
+        OOMSLICE_PLAN_E_GENERATION = 10, /* not newer than the plan in force */
+        OOMSLICE_PLAN_E_DESCRIPTORS = 11, /* not one cgroup descriptor per unit */
+        OOMSLICE_PLAN_E_CGROUP = 12,    /* descriptor is no cgroup v2 directory or has another id; detail: unit index */
+        OOMSLICE_PLAN_E_SEQUENCE = 13,  /* messages out of order */
+};
+
+struct oomslice_plan {
+        const struct oomslice_plan_header *header;
+        const struct oomslice_plan_unit *units;
+        const struct oomslice_plan_domain *domains;
+        const char *names;
+};
+
+/* Fills in magic, version, sizes and checksum of a buffer whose counts, units, domains and names are set. */
+int oomslice_plan_finish(void *data, size_t size);
+/* Checks everything that does not need a descriptor. Returns enum oomslice_plan_result; *detailp names the index. */
+int oomslice_plan_check(const void *data, size_t size, struct oomslice_plan *planp, uint32_t *detailp);
+/* Checks seals and size of a memfd. Returns enum oomslice_plan_result or -errno; *sizep is its size in bytes. */
+int oomslice_plan_check_seals(int fd, size_t *sizep);
+/* True if `unit` is `ancestor` or below it. */
+int oomslice_plan_is_below(const struct oomslice_plan *plan, int32_t unit, int32_t ancestor);
+const char *oomslice_plan_name(const struct oomslice_plan *plan, int32_t unit);
+const char *oomslice_plan_result_text(int result);
+/* cffi: end */

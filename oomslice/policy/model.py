@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Units with their effective settings, and the ranking of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from oomslice.settings.model import MachineTriggers, RankBy, UnitSettings
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyUnit:
+    """One unit of a plan: a slice, service or scope of PID 1, or a cgroup of a user manager's unit."""
+
+    name: str
+    path: str
+    """cgroup path below the cgroup root"""
+    cgroup_id: int
+    parent: int
+    """index in `Policy.units`, smaller than the own one; -1 for the root slice, which is unit 0"""
+    priority: int
+    priority_origin: str
+    """why it has this priority: "own", "inherited from low.slice", "rule app-*.scope", "tier batch", "default", ..."""
+    candidate: bool
+    protected: bool = False
+    protected_origin: str = ""
+    self_: bool = False
+    left_to_oomd: bool = False
+    dry_run: bool = False
+    need_daemon_reload: bool = False
+    settings: UnitSettings = UnitSettings()
+    """effective: own over tier over rules; only Priority, Protect and DryRun are inherited"""
+    settings_from: Mapping[str, str] = field(default_factory=dict)
+    """field name -> "FILE:LINE" or origin, for display"""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyDomain:
+    """A cgroup whose shortage is handled. Domain 0 is the machine (unit 0)."""
+
+    unit: int
+    rank_by: RankBy
+    cooldown_usec: int
+    dry_run: bool
+    settings: UnitSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Everything a plan is made from. `units[0]` is the root slice; parents come before children."""
+
+    units: tuple[PolicyUnit, ...]
+    domains: tuple[PolicyDomain, ...]
+    machine: MachineTriggers
+    death_deadline_usec: int
+
+
+@dataclass(frozen=True, slots=True)
+class RankedUnit:
+    """One line of a ranking, with the numbers that made it."""
+
+    name: str
+    path: str
+    cgroup_id: int
+    priority: int
+    priority_origin: str
+    metric: int
+    memory: int
+    verdict: str
+    """text of enum oomslice_verdict: "chosen", "eligible", "protected", ..."""
+    reason: str
+    """one sentence for people"""
