@@ -18,6 +18,11 @@ enum oomslice_plan_limit {
         OOMSLICE_PLAN_DOMAINS_MAX = 64,
         OOMSLICE_PLAN_SIZE_MAX = 1048576, /* bytes */
         OOMSLICE_UNIT_NAME_MAX = 256,     /* bytes with the final NUL, as in systemd */
+        OOMSLICE_PLAN_TIME_MAX_S = 31536000, /* longest deadline or cooldown, in seconds: a year */
+        OOMSLICE_PRIORITY_MIN = -1000,
+        OOMSLICE_PRIORITY_MAX = 1000,
+        OOMSLICE_PSI_WINDOW_MIN_US = 500000, /* the kernel's limits of a trigger's window */
+        OOMSLICE_PSI_WINDOW_MAX_US = 10000000,
 };
 
 enum oomslice_unit_flag {

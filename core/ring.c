@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The ring: sequence s lives in slot (s - 1) % OOMSLICE_RING_SLOTS, and is taken while tail < s <= head.
+ *
+ * Promises to the core: the reader is less privileged and can write anywhere in this memory, so nothing read
+ * from it is ever used as an index or a size; counters that make no sense look like a full ring, which costs the
+ * reader records and the core nothing. Promises to the reader: a record that is FINAL is complete and stays as
+ * it is until it is released. Both may be killed between any two instructions.
+ *
+ * The counters are plain integers in a mapping that two programs share, hence the compilers' __atomic builtins:
+ * same memory model as <stdatomic.h>, without _Atomic in a header that cffi reads.
+ */
+#include "ring.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <string.h>
+
+#include "plan.h"
+
+static const char magic[8] = {'O', 'O', 'M', 'S', 'L', 'R', 'N', 'G'};
+
+#define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
+
+_Static_assert(ARRAY_SIZE(((struct oomslice_record *) 0)->pids) == OOMSLICE_RECORD_PIDS, "as declared");
+_Static_assert(ARRAY_SIZE(((struct oomslice_record *) 0)->candidates) == OOMSLICE_RECORD_CANDIDATES, "as declared");
+_Static_assert(sizeof(((struct oomslice_record *) 0)->domain_name) == OOMSLICE_UNIT_NAME_MAX, "a unit name fits");
+_Static_assert(sizeof(((struct oomslice_record *) 0)->victim_name) == OOMSLICE_UNIT_NAME_MAX, "a unit name fits");
+/* A lock hidden in a library would be lost with the process that held it. */
+_Static_assert(__atomic_always_lock_free(sizeof(uint64_t), 0), "64-bit counters are lock-free");
+
+static struct oomslice_record *slot(const void *map, uint64_t sequence) {
+        size_t index = (size_t) ((sequence - 1) % OOMSLICE_RING_SLOTS);
+
+        return (struct oomslice_record *) ((char *) map + OOMSLICE_RING_HEADER_SIZE + index * OOMSLICE_RECORD_SIZE);
+}
+
+/* How many slots are taken; more than there are if the counters make no sense. */
+static uint64_t used(uint64_t head, uint64_t tail) {
+        return head - tail; /* a tail beyond the head wraps to a huge number, which is what is wanted */
+}
+
+static void set_final(struct oomslice_record *record) {
+        oomslice_ring_set_state(record, OOMSLICE_RECORD_FINAL);
+}
+
+void oomslice_ring_init(void *map, uint64_t ring_id) {
+        struct oomslice_ring_header *header = map;
+
+        header->version = OOMSLICE_RING_VERSION;
+        header->slots = OOMSLICE_RING_SLOTS;
+        header->ring_id = ring_id;
+        __atomic_store_n(&header->head, 0, __ATOMIC_RELAXED);
+        __atomic_store_n(&header->tail, 0, __ATOMIC_RELAXED);
+        __atomic_store_n(&header->dropped, 0, __ATOMIC_RELAXED);
+        /* Last, so that a ring whose maker died half way is none. */
+        __atomic_thread_fence(__ATOMIC_RELEASE);
+        memcpy(header->magic, magic, sizeof(magic));
+}
+
+int oomslice_ring_check(const void *map) {
+        const struct oomslice_ring_header *header = map;
+        uint64_t tail = __atomic_load_n(&header->tail, __ATOMIC_ACQUIRE);
+        uint64_t head = __atomic_load_n(&header->head, __ATOMIC_ACQUIRE);
+
+        if (memcmp(header->magic, magic, sizeof(magic)) != 0 || header->version != OOMSLICE_RING_VERSION ||
+            header->slots != OOMSLICE_RING_SLOTS || tail > head || used(head, tail) > OOMSLICE_RING_SLOTS)
+                return -EBADMSG;
+        return 0;
+}
+
+struct oomslice_record *oomslice_ring_take(void *map) {
+        struct oomslice_ring_header *header = map;
+        uint64_t head = __atomic_load_n(&header->head, __ATOMIC_RELAXED); /* the core is the only writer */
+        /* Acquire: the reader is done with the slot before it is cleared here. */
+        uint64_t tail = __atomic_load_n(&header->tail, __ATOMIC_ACQUIRE);
+        struct oomslice_record *record;
+
+        /* The last sequence of all is never given out: the one after it would be 0. */
+        if (used(head, tail) >= OOMSLICE_RING_SLOTS || head == UINT64_MAX) {
+                __atomic_fetch_add(&header->dropped, 1, __ATOMIC_RELAXED);
+                return NULL;
+        }
+
+        record = slot(map, head + 1);
+        memset(record, 0, sizeof(*record));
+        record->sequence = head + 1;
+        record->state = OOMSLICE_RECORD_CHOSEN;
+        /* Release: whoever sees the new head sees the slot as it was just made. */
+        __atomic_store_n(&header->head, head + 1, __ATOMIC_RELEASE);
+        return record;
+}
+
+void oomslice_ring_set_state(struct oomslice_record *record, uint32_t state) {
+        __atomic_store_n(&record->state, state, __ATOMIC_RELEASE);
+}
+
+uint32_t oomslice_ring_recover(void *map) {
+        struct oomslice_ring_header *header = map;
+        uint64_t head = __atomic_load_n(&header->head, __ATOMIC_ACQUIRE);
+        uint64_t tail = __atomic_load_n(&header->tail, __ATOMIC_ACQUIRE);
+        uint32_t recovered = 0;
+
+        if (tail > head || used(head, tail) > OOMSLICE_RING_SLOTS)
+                return 0;
+        for (uint64_t i = 1; i <= used(head, tail); i++) {
+                struct oomslice_record *record = slot(map, tail + i);
+
+                if (record->sequence != tail + i) {
+                        /* No order of writes of ours leaves this behind, but the reader must not wait here for ever. */
+                        memset(record, 0, sizeof(*record));
+                        record->sequence = tail + i;
+                } else if (__atomic_load_n(&record->state, __ATOMIC_ACQUIRE) == OOMSLICE_RECORD_FINAL)
+                        continue;
+                record->outcome = OOMSLICE_OUTCOME_INTERRUPTED;
+                set_final(record);
+                recovered++;
+        }
+        return recovered;
+}
+
+const struct oomslice_record *oomslice_ring_next(const void *map) {
+        const struct oomslice_ring_header *header = map;
+        uint64_t tail = __atomic_load_n(&header->tail, __ATOMIC_RELAXED); /* the reader is the only writer */
+        uint64_t head = __atomic_load_n(&header->head, __ATOMIC_ACQUIRE);
+        const struct oomslice_record *record;
+
+        if (tail >= head || used(head, tail) > OOMSLICE_RING_SLOTS)
+                return NULL;
+        record = slot(map, tail + 1);
+        /* Acquire: the whole record is there once FINAL is. */
+        if (__atomic_load_n(&record->state, __ATOMIC_ACQUIRE) != OOMSLICE_RECORD_FINAL ||
+            record->sequence != tail + 1)
+                return NULL;
+        return record;
+}
+
+void oomslice_ring_release(void *map, uint64_t sequence) {
+        struct oomslice_ring_header *header = map;
+        const struct oomslice_record *record = oomslice_ring_next(map);
+
+        /* Only the one that next() gives: a second release of it, or a skip ahead, changes nothing. */
+        if (!record || record->sequence != sequence)
+                return;
+        /* Release: the record was read before the core may clear it. */
+        __atomic_store_n(&header->tail, sequence, __ATOMIC_RELEASE);
+}
