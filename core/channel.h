@@ -31,13 +31,13 @@ enum oomslice_message_type {
 };
 
 enum oomslice_core_feature {
-        OOMSLICE_FEATURE_LOCKED = 1,        /* mlockall succeeded */
-        OOMSLICE_FEATURE_REALTIME = 2,      /* the deciding thread is SCHED_FIFO */
+        OOMSLICE_FEATURE_LOCKED = 1,   /* mlockall succeeded */
+        OOMSLICE_FEATURE_REALTIME = 2, /* the deciding thread is SCHED_FIFO */
         OOMSLICE_FEATURE_CGROUP_KILL = 4,
         OOMSLICE_FEATURE_MRELEASE = 8,
-        OOMSLICE_FEATURE_PSI_MACHINE = 16,  /* machine triggers are armed */
-        OOMSLICE_FEATURE_PSI_DOMAINS = 32,  /* every domain's trigger is armed */
-        OOMSLICE_FEATURE_MEMORY = 64,       /* memory controller figures are there */
+        OOMSLICE_FEATURE_PSI_MACHINE = 16, /* machine triggers are armed */
+        OOMSLICE_FEATURE_PSI_DOMAINS = 32, /* every domain's trigger is armed */
+        OOMSLICE_FEATURE_MEMORY = 64,      /* memory controller figures are there */
 };
 
 struct oomslice_core_state {

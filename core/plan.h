@@ -16,8 +16,8 @@ enum oomslice_plan_limit {
         OOMSLICE_PLAN_VERSION = 1,
         OOMSLICE_PLAN_UNITS_MAX = 4096,
         OOMSLICE_PLAN_DOMAINS_MAX = 64,
-        OOMSLICE_PLAN_SIZE_MAX = 1048576, /* bytes */
-        OOMSLICE_UNIT_NAME_MAX = 256,     /* bytes with the final NUL, as in systemd */
+        OOMSLICE_PLAN_SIZE_MAX = 1048576,    /* bytes */
+        OOMSLICE_UNIT_NAME_MAX = 256,        /* bytes with the final NUL, as in systemd */
         OOMSLICE_PLAN_TIME_MAX_S = 31536000, /* longest deadline or cooldown, in seconds: a year */
         OOMSLICE_PRIORITY_MIN = -1000,
         OOMSLICE_PRIORITY_MAX = 1000,
@@ -26,11 +26,11 @@ enum oomslice_plan_limit {
 };
 
 enum oomslice_unit_flag {
-        OOMSLICE_UNIT_CANDIDATE = 1,        /* holds processes of its own and no other unit of the plan */
-        OOMSLICE_UNIT_PROTECTED = 2,        /* Protect=yes, its own or an ancestor's */
-        OOMSLICE_UNIT_SELF = 4,             /* init.scope, oomslice's own units, dbus, journald */
-        OOMSLICE_UNIT_LEFT_TO_OOMD = 8,     /* marked for systemd-oomd while that runs */
-        OOMSLICE_UNIT_DRY_RUN = 16,         /* decide and record, do nothing */
+        OOMSLICE_UNIT_CANDIDATE = 1,    /* holds processes of its own and no other unit of the plan */
+        OOMSLICE_UNIT_PROTECTED = 2,    /* Protect=yes, its own or an ancestor's */
+        OOMSLICE_UNIT_SELF = 4,         /* init.scope, oomslice's own units, dbus, journald */
+        OOMSLICE_UNIT_LEFT_TO_OOMD = 8, /* marked for systemd-oomd while that runs */
+        OOMSLICE_UNIT_DRY_RUN = 16,     /* decide and record, do nothing */
 };
 
 enum oomslice_rank_by {
@@ -56,10 +56,10 @@ struct oomslice_psi_trigger {
 
 /* Limits of the whole machine. All sizes in bytes. */
 struct oomslice_machine {
-        uint64_t available_min;    /* act when MemAvailable <= this and free swap <= swap_free_min */
-        uint64_t available_watch;  /* from here down MemAvailable is watched by timer */
-        uint64_t swap_free_min;    /* a machine without swap is always at this limit */
-        uint64_t available_thrash; /* act when `thrash` fires and MemAvailable <= this */
+        uint64_t available_min;             /* act when MemAvailable <= this and free swap <= swap_free_min */
+        uint64_t available_watch;           /* from here down MemAvailable is watched by timer */
+        uint64_t swap_free_min;             /* a machine without swap is always at this limit */
+        uint64_t available_thrash;          /* act when `thrash` fires and MemAvailable <= this */
         struct oomslice_psi_trigger sign;   /* first sign of shortage: starts the watch, never acts */
         struct oomslice_psi_trigger thrash; /* stall that is a shortage whatever swap is left */
         uint64_t death_deadline_us;         /* how long a victim has to give its memory back */
@@ -104,19 +104,20 @@ struct oomslice_plan_domain {
 /* Documented outcomes of checking and taking a plan; 0 is success, negative is -errno. */
 enum oomslice_plan_result {
         OOMSLICE_PLAN_OK = 0,
-        OOMSLICE_PLAN_E_SEALS = 1,      /* not a memfd sealed against write, grow, shrink and seal */
-        OOMSLICE_PLAN_E_SIZE = 2,       /* too small, too large, or not the size it says */
+        OOMSLICE_PLAN_E_SEALS = 1, /* not a memfd sealed against write, grow, shrink and seal */
+        OOMSLICE_PLAN_E_SIZE = 2,  /* too small, too large, or not the size it says */
         OOMSLICE_PLAN_E_MAGIC = 3,
         OOMSLICE_PLAN_E_VERSION = 4,
         OOMSLICE_PLAN_E_CHECKSUM = 5,
-        OOMSLICE_PLAN_E_BOUNDS = 6,     /* a count, priority, flag, enum or limit out of range; detail: index */
-        OOMSLICE_PLAN_E_PARENT = 7,     /* parent not before the child; detail: unit index */
-        OOMSLICE_PLAN_E_NAME = 8,       /* name empty, unterminated or outside; detail: unit index */
-        OOMSLICE_PLAN_E_DOMAIN = 9,     /* detail: domain index */
-        OOMSLICE_PLAN_E_GENERATION = 10, /* not newer than the plan in force */
+        OOMSLICE_PLAN_E_BOUNDS = 6, /* a count, priority, flag, enum or limit out of range; detail: index */
+        OOMSLICE_PLAN_E_PARENT = 7, /* parent not before the child; detail: unit index */
+        OOMSLICE_PLAN_E_NAME = 8,   /* name empty, unterminated or outside; detail: unit index */
+        OOMSLICE_PLAN_E_DOMAIN = 9, /* detail: domain index */
+        OOMSLICE_PLAN_E_GENERATION = 10,  /* not newer than the plan in force */
         OOMSLICE_PLAN_E_DESCRIPTORS = 11, /* not one cgroup descriptor per unit */
-        OOMSLICE_PLAN_E_CGROUP = 12,    /* descriptor is no cgroup v2 directory or has another id; detail: unit index */
-        OOMSLICE_PLAN_E_SEQUENCE = 13,  /* messages out of order */
+        OOMSLICE_PLAN_E_CGROUP =
+                12, /* descriptor is no cgroup v2 directory or has another id; detail: unit index */
+        OOMSLICE_PLAN_E_SEQUENCE = 13, /* messages out of order */
 };
 
 struct oomslice_plan {

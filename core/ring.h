@@ -20,10 +20,11 @@ enum oomslice_ring_limit {
 };
 
 enum oomslice_trigger {
-        OOMSLICE_TRIGGER_AVAILABLE = 1,  /* MemAvailable and free swap at their limits */
-        OOMSLICE_TRIGGER_THRASH = 2,     /* machine stall with little MemAvailable */
-        OOMSLICE_TRIGGER_PRESSURE = 3,   /* a domain's PressureTrigger= */
-        OOMSLICE_TRIGGER_KERNEL = 4,     /* the kernel's own killer acted (made by oomsliced, never in the ring) */
+        OOMSLICE_TRIGGER_AVAILABLE = 1, /* MemAvailable and free swap at their limits */
+        OOMSLICE_TRIGGER_THRASH = 2,    /* machine stall with little MemAvailable */
+        OOMSLICE_TRIGGER_PRESSURE = 3,  /* a domain's PressureTrigger= */
+        OOMSLICE_TRIGGER_KERNEL =
+                4, /* the kernel's own killer acted (made by oomsliced, never in the ring) */
 };
 
 enum oomslice_record_state {
@@ -35,14 +36,14 @@ enum oomslice_record_state {
 
 enum oomslice_outcome {
         OOMSLICE_OUTCOME_PENDING = 0,
-        OOMSLICE_OUTCOME_FREED = 1,       /* dead and memory back */
-        OOMSLICE_OUTCOME_DEADLINE = 2,    /* signal sent, memory not back by the deadline */
-        OOMSLICE_OUTCOME_DRY_RUN = 3,     /* nothing done, on request */
+        OOMSLICE_OUTCOME_FREED = 1,        /* dead and memory back */
+        OOMSLICE_OUTCOME_DEADLINE = 2,     /* signal sent, memory not back by the deadline */
+        OOMSLICE_OUTCOME_DRY_RUN = 3,      /* nothing done, on request */
         OOMSLICE_OUTCOME_NO_CANDIDATE = 4, /* nobody may be chosen */
-        OOMSLICE_OUTCOME_FAILED = 5,      /* kill failed, error says how */
-        OOMSLICE_OUTCOME_GONE = 6,        /* victim's cgroup was gone before the kill */
-        OOMSLICE_OUTCOME_INTERRUPTED = 7, /* the core died before it saw the outcome */
-        OOMSLICE_OUTCOME_REFUSED = 8,     /* last check before the kill found a process that is never touched */
+        OOMSLICE_OUTCOME_FAILED = 5,       /* kill failed, error says how */
+        OOMSLICE_OUTCOME_GONE = 6,         /* victim's cgroup was gone before the kill */
+        OOMSLICE_OUTCOME_INTERRUPTED = 7,  /* the core died before it saw the outcome */
+        OOMSLICE_OUTCOME_REFUSED = 8, /* last check before the kill found a process that is never touched */
 };
 
 struct oomslice_record_candidate {
@@ -70,7 +71,7 @@ struct oomslice_record {
                 uint32_t kind;
                 uint32_t stall_us;
                 uint32_t window_us;
-                uint32_t some_avg10;  /* hundredths of a percent */
+                uint32_t some_avg10; /* hundredths of a percent */
                 uint32_t full_avg10;
                 uint32_t reserved;
                 uint64_t some_total_us;
@@ -89,7 +90,7 @@ struct oomslice_record {
         uint64_t victim_memory_after;
         uint64_t victim_metric;
         int32_t victim_priority;
-        int32_t error; /* errno of the syscall that failed, 0 if none */
+        int32_t error;            /* errno of the syscall that failed, 0 if none */
         uint32_t processes_total; /* how many processes the victim had */
         uint32_t pids_count;      /* how many of them are listed */
         uint32_t reaped_count;    /* process_mrelease that succeeded */

@@ -8,23 +8,23 @@
 
 /* cffi: begin */
 enum oomslice_verdict {
-        OOMSLICE_VERDICT_ELIGIBLE = 0,     /* may be chosen; the first eligible one of a ranking is the choice */
+        OOMSLICE_VERDICT_ELIGIBLE = 0, /* may be chosen; the first eligible one of a ranking is the choice */
         OOMSLICE_VERDICT_CHOSEN = 1,
-        OOMSLICE_VERDICT_EMPTY = 2,        /* no process in it */
-        OOMSLICE_VERDICT_TRIED = 3,        /* acted upon in this shortage, without effect by the deadline */
-        OOMSLICE_VERDICT_GONE = 4,         /* cgroup removed or unreadable since the plan was made */
+        OOMSLICE_VERDICT_EMPTY = 2, /* no process in it */
+        OOMSLICE_VERDICT_TRIED = 3, /* acted upon in this shortage, without effect by the deadline */
+        OOMSLICE_VERDICT_GONE = 4,  /* cgroup removed or unreadable since the plan was made */
         OOMSLICE_VERDICT_LEFT_TO_OOMD = 5,
         OOMSLICE_VERDICT_PROTECTED = 6,
         OOMSLICE_VERDICT_SELF = 7,
-        OOMSLICE_VERDICT_CONTAINER = 8,    /* holds other units, which are the candidates */
-        OOMSLICE_VERDICT_OUTSIDE = 9,      /* not below the domain */
+        OOMSLICE_VERDICT_CONTAINER = 8, /* holds other units, which are the candidates */
+        OOMSLICE_VERDICT_OUTSIDE = 9,   /* not below the domain */
 };
 
 enum oomslice_candidate_state {
         OOMSLICE_CANDIDATE_POPULATED = 1, /* cgroup.events says populated 1 */
         OOMSLICE_CANDIDATE_GONE = 2,
         OOMSLICE_CANDIDATE_TRIED = 4,
-        OOMSLICE_CANDIDATE_BELOW = 8,     /* below the domain, or in it */
+        OOMSLICE_CANDIDATE_BELOW = 8, /* below the domain, or in it */
 };
 
 struct oomslice_candidate {
