@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The reader's side of the ring in shared memory: the core's records become decisions.
+
+A record stays in the ring until it is released, and it is released only once it is stored: whoever dies in between,
+it is offered again under the same id. What stands in the ring is taken with care: a damaged record gives an odd
+decision, never an exception.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any
+
+from oomslice._core import ffi, lib
+from oomslice.decisions.record import Candidate, Decision
+from oomslice.errors import ChannelError
+from oomslice.settings.model import PressureTrigger, PsiKind
+
+TRIGGERS: Mapping[int, str] = {
+    lib.OOMSLICE_TRIGGER_AVAILABLE: "memory-available",
+    lib.OOMSLICE_TRIGGER_THRASH: "thrash",
+    lib.OOMSLICE_TRIGGER_PRESSURE: "pressure",
+    lib.OOMSLICE_TRIGGER_KERNEL: "kernel-oom",
+}
+OUTCOMES: Mapping[int, str] = {
+    lib.OOMSLICE_OUTCOME_FREED: "freed",
+    lib.OOMSLICE_OUTCOME_DEADLINE: "deadline",
+    lib.OOMSLICE_OUTCOME_DRY_RUN: "dry-run",
+    lib.OOMSLICE_OUTCOME_NO_CANDIDATE: "no-candidate",
+    lib.OOMSLICE_OUTCOME_FAILED: "failed",
+    lib.OOMSLICE_OUTCOME_GONE: "gone",
+    lib.OOMSLICE_OUTCOME_INTERRUPTED: "interrupted",
+    lib.OOMSLICE_OUTCOME_REFUSED: "refused",
+}
+RANKS: Mapping[int, str] = {
+    lib.OOMSLICE_RANK_MEMORY: "memory",
+    lib.OOMSLICE_RANK_SWAP: "swap",
+    lib.OOMSLICE_RANK_GROWTH: "growth",
+    lib.OOMSLICE_RANK_REFAULT: "refault",
+}
+PSI_KINDS: Mapping[int, PsiKind] = {
+    lib.OOMSLICE_PSI_SOME: PsiKind.SOME,
+    lib.OOMSLICE_PSI_FULL: PsiKind.FULL,
+}
+
+
+class Ring:
+    """The ring in the memfd `fd`, which stays the caller's and may be closed after this.
+
+    Raises ChannelError if it holds no ring of this version.
+    """
+
+    def __init__(self, fd: int) -> None:
+        try:
+            self._map = mmap.mmap(fd, lib.OOMSLICE_RING_SIZE)
+        except (OSError, ValueError) as error:
+            raise ChannelError(f"the core's ring cannot be mapped: {error}") from error
+        self._data = ffi.from_buffer(self._map)
+        if lib.oomslice_ring_check(self._data) != 0:
+            self.close()
+            raise ChannelError("the core's ring is damaged or of another version")
+        self._header = ffi.cast("struct oomslice_ring_header *", self._data)
+        self.id: int = self._header.ring_id
+        """names the ring for ever; with a record's sequence it is the decision's id"""
+
+    @property
+    def dropped(self) -> int:
+        """Records the core could not write because the ring was full. Their kills happened all the same."""
+        return int(self._header.dropped)
+
+    @property
+    def pending(self) -> int:
+        """Records that are not released yet, complete or not."""
+        return int(self._header.head - self._header.tail)
+
+    def drain(self, names: Mapping[int, str], boot_id: str) -> Iterator[Decision]:
+        """The complete records, oldest first. `names` gives unit names by cgroup id, for the candidates.
+
+        Each must be released before the next is asked for; one that was not ends the iteration.
+        """
+        released = -1
+        while True:
+            record = lib.oomslice_ring_next(self._data)
+            if record == ffi.NULL or int(record.sequence) == released:
+                return
+            released = int(record.sequence)
+            yield _decision(record, self.id, names, boot_id)
+
+    def release(self, decision: Decision) -> None:
+        """Gives the record's slot back to the core. Raises ValueError if the decision is not of this ring."""
+        ring_id, _, sequence = decision.id.partition("-")
+        if ring_id != f"{self.id:016x}" or not sequence.isdecimal():
+            raise ValueError(f"decision {decision.id} is not of ring {self.id:016x}")
+        lib.oomslice_ring_release(self._data, int(sequence))
+
+    def close(self) -> None:
+        """Unmaps the ring."""
+        self._header = ffi.NULL
+        ffi.release(self._data)
+        self._map.close()
+
+    def __enter__(self) -> Ring:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _decision(record: Any, ring_id: int, names: Mapping[int, str], boot_id: str) -> Decision:
+    pressure = record.pressure
+    candidates = tuple(
+        Candidate(
+            name=names.get(int(candidate.cgroup_id)) or f"cgroup:{int(candidate.cgroup_id)}",
+            cgroup_id=int(candidate.cgroup_id),
+            priority=int(candidate.priority),
+            metric=int(candidate.metric),
+            verdict=_verdict(int(candidate.verdict)),
+        )
+        for candidate in record.candidates[0 : min(record.candidates_count, lib.OOMSLICE_RECORD_CANDIDATES)]
+    )
+    victim_cgroup_id = int(record.victim_cgroup_id)
+    return Decision(
+        id=f"{ring_id:016x}-{int(record.sequence)}",
+        boot_id=boot_id,
+        carrier="core",
+        trigger=TRIGGERS.get(record.trigger, f"trigger-{int(record.trigger)}"),
+        domain=_name(record.domain_name, int(record.domain_cgroup_id), names),
+        outcome=OUTCOMES.get(record.outcome, f"outcome-{int(record.outcome)}"),
+        realtime_usec=int(record.trigger_realtime_us),
+        trigger_usec=int(record.trigger_us),
+        decision_usec=int(record.decision_us),
+        signal_usec=int(record.signal_us),
+        death_usec=int(record.death_us),
+        memory_back_usec=int(record.memory_back_us),
+        rank_by=RANKS.get(record.rank_by, f"rank-{int(record.rank_by)}"),
+        victim=_name(record.victim_name, victim_cgroup_id, names) if victim_cgroup_id else "",
+        victim_cgroup_id=victim_cgroup_id,
+        victim_priority=int(record.victim_priority),
+        victim_memory_before=int(record.victim_memory_before),
+        victim_memory_after=int(record.victim_memory_after),
+        bytes_freed=_bytes_freed(record),
+        processes=int(record.processes_total),
+        pids=tuple(int(pid) for pid in record.pids[0 : min(record.pids_count, lib.OOMSLICE_RECORD_PIDS)]),
+        reaped=int(record.reaped_count),
+        error=abs(int(record.error)),
+        memory_total=int(record.mem_total),
+        memory_available=int(record.mem_available),
+        memory_available_limit=int(record.mem_available_limit),
+        memory_available_after=int(record.mem_available_after),
+        swap_total=int(record.swap_total),
+        swap_free=int(record.swap_free),
+        swap_free_limit=int(record.swap_free_limit),
+        pressure=_pressure(pressure),
+        pressure_some_avg10=int(pressure.some_avg10) / 100,
+        pressure_full_avg10=int(pressure.full_avg10) / 100,
+        plan_generation=int(record.plan_generation),
+        candidates=candidates,
+        candidates_total=max(int(record.candidates_total), len(candidates)),
+        extra={
+            "victim_metric": int(record.victim_metric),
+            "domain_cgroup_id": int(record.domain_cgroup_id),
+            "pressure_some_total_usec": int(pressure.some_total_us),
+            "pressure_full_total_usec": int(pressure.full_total_us),
+        },
+    )
+
+
+def _bytes_freed(record: Any) -> int:
+    """What the victim gave back; a signal must have been sent for anything to be freed by us."""
+    if not record.signal_us:
+        return 0
+    return max(0, int(record.victim_memory_before) - int(record.victim_memory_after))
+
+
+def _name(text: Any, cgroup_id: int, names: Mapping[int, str]) -> str:
+    # The copy in the record is what the plan in force said; `names` may be of a newer one.
+    written = bytes(ffi.buffer(text)).split(b"\0", 1)[0].decode("utf-8", "replace")
+    return written or names.get(cgroup_id) or f"cgroup:{cgroup_id}"
+
+
+def _pressure(figures: Any) -> str:
+    kind = PSI_KINDS.get(figures.kind)
+    return str(PressureTrigger(kind, int(figures.stall_us), int(figures.window_us))) if kind else ""
+
+
+def _verdict(verdict: int) -> str:
+    text = lib.oomslice_verdict_text(verdict)
+    return ffi.string(text).decode() if text != ffi.NULL else f"verdict-{verdict}"
