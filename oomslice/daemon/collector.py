@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Brings decisions from where they are made to where they can be asked for: store first, then journal and bus."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+
+from oomslice.decisions.journal import JournalSender
+from oomslice.decisions.record import Decision
+from oomslice.decisions.ring import Ring
+from oomslice.decisions.store import DecisionStore
+from oomslice.errors import StoreError
+
+log = logging.getLogger("oomsliced")
+
+
+class Collector:
+    """A record leaves the ring only once it is stored, and counts as announced only once journal and bus have it: so a
+    death at any point repeats a step at most, and the store's key makes the repetition harmless."""
+
+    def __init__(
+        self,
+        store: DecisionStore,
+        journal: JournalSender,
+        boot_id: str,
+        emit: Callable[[Decision], Awaitable[None]],
+    ) -> None:
+        self._store = store
+        self._journal = journal
+        self._boot_id = boot_id
+        self._emit = emit
+
+    def collect(self, ring: Ring, names: Mapping[int, str]) -> int:
+        """Stores what the ring holds; returns how many decisions were new. A store that fails leaves them in the ring."""
+        new = 0
+        for decision in ring.drain(names, self._boot_id):
+            try:
+                new += self._store.add(decision)
+            except StoreError as error:
+                log.error("decision %s stays in the ring: %s", decision.id, error)
+                break
+            ring.release(decision)
+        return new
+
+    def add(self, decision: Decision) -> bool:
+        """Stores a decision that did not come through the ring. False if it was there already."""
+        try:
+            return self._store.add(decision)
+        except StoreError as error:
+            log.error("decision %s is lost: %s", decision.id, error)
+            return False
+
+    async def announce(self) -> None:
+        """Tells the journal and the bus of every stored decision that they have not heard of."""
+        try:
+            for decision in self._store.unannounced():
+                if not self._journal.send(decision):
+                    break
+                await self._emit(decision)
+                self._store.announced(decision.id)
+        except StoreError as error:
+            log.error("decisions cannot be announced: %s", error)

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Keeps the core supplied: connects, collects what it decided, hands over the newest plan, and again after it died."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Callable
+
+from oomslice.daemon.backend import Status
+from oomslice.daemon.planner import Prepared
+from oomslice.decisions.ring import Ring
+from oomslice.errors import ChannelError, OomsliceError, PlanError
+from oomslice.plan.channel import CoreChannel, Hello
+from oomslice.plan.encode import plan_names, read_plan, seal
+
+log = logging.getLogger("oomsliced")
+
+RETRY_SEC = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+"""Pauses between attempts to connect: the core is back within a tenth of a second if it is coming back at all."""
+
+
+class CoreLink:
+    """`collect(ring, names)` is called whenever the ring may hold something; `names` maps cgroup ids to unit names.
+    `refused()` is called when a reconnected core does not take the plan that was kept for it: a newer one is needed."""
+
+    def __init__(
+        self,
+        path: str,
+        status: Status,
+        collect: Callable[[Ring, dict[int, str]], None],
+        refused: Callable[[], None],
+    ) -> None:
+        self._path = path
+        self._status = status
+        self._collect = collect
+        self._refused = refused
+        self._channel: CoreChannel | None = None
+        self._ring: Ring | None = None
+        self._event_fd = -1
+        self._prepared: Prepared | None = None
+        self._in_force = 0
+        self._names: dict[int, str] = {}
+        self._handover = asyncio.Lock()
+
+    async def run(self) -> None:
+        """Stays connected until cancelled."""
+        attempt = 0
+        while True:
+            channel = CoreChannel(self._path)
+            closed = asyncio.Event()
+            channel.on_closed = closed.set
+            try:
+                hello = await channel.connect()
+                attempt = 0
+                self._adopt(channel, hello)
+                try:
+                    await self._hand_over()
+                except PlanError as error:
+                    log.warning("%s", error)
+                    self._refused()
+                await closed.wait()
+                log.warning("the connection to oomslice-core is gone")
+            except OomsliceError as error:
+                if attempt == 0:
+                    log.warning("%s", error)
+            finally:
+                self._drop(channel)
+            await asyncio.sleep(RETRY_SEC[min(attempt, len(RETRY_SEC) - 1)])
+            attempt += 1
+
+    async def offer(self, prepared: Prepared) -> None:
+        """Takes over the newest plan and hands it to the core, now or as soon as there is one. Raises PlanError."""
+        old, self._prepared = self._prepared, prepared
+        if old is not None:
+            old.close()
+        if self._channel is not None:
+            await self._hand_over()
+
+    async def refresh(self) -> None:
+        """Asks the core for its state, so that the bus answers with fresh figures."""
+        if self._channel is not None:
+            with contextlib.suppress(ChannelError):
+                self._status.core = await self._channel.state()
+
+    def collect(self) -> None:
+        """Empties the ring into the store."""
+        if self._ring is not None:
+            self._collect(self._ring, self._names)
+
+    def close(self) -> None:
+        """Lets go of the plan's descriptors; the connection ends with run()."""
+        if self._prepared is not None:
+            self._prepared.close()
+            self._prepared = None
+
+    def _adopt(self, channel: CoreChannel, hello: Hello) -> None:
+        self._channel = channel
+        self._in_force = hello.generation
+        if hello.plan_fd >= 0:
+            # Candidates are recorded by id only; after our restart the core's own plan is what still knows their names.
+            try:
+                self._names.update(plan_names(read_plan(hello.plan_fd)))
+            finally:
+                os.close(hello.plan_fd)
+        self._event_fd = hello.event_fd
+        self._ring = Ring(hello.ring_fd)
+        asyncio.get_running_loop().add_reader(self._event_fd, self._ring_rang)
+        self.collect()
+
+    def _ring_rang(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._event_fd, 8)
+        self.collect()
+
+    async def _hand_over(self) -> None:
+        async with self._handover:
+            prepared, channel = self._prepared, self._channel
+            if prepared is None or channel is None:
+                return
+            if prepared.generation > self._in_force:
+                self.collect()
+                plan_fd = seal(prepared.data)
+                try:
+                    await channel.send_plan(plan_fd, len(prepared.data), prepared.generation, prepared.descriptors)
+                except PlanError as error:
+                    self._status.plan_error = str(error)
+                    raise
+                finally:
+                    os.close(plan_fd)
+                # Names of the plan before are kept: its last decision may be in the ring already.
+                self._names = (
+                    {**self._names, **plan_names(prepared.data)}
+                    if len(self._names) < 10_000
+                    else plan_names(prepared.data)
+                )
+                self._in_force = prepared.generation
+                self._status.plan_error = ""
+            self._status.core = await channel.state()
+
+    def _drop(self, channel: CoreChannel) -> None:
+        channel.close()
+        self._channel = None
+        self._status.core = None
+        if self._event_fd >= 0:
+            asyncio.get_running_loop().remove_reader(self._event_fd)
+            os.close(self._event_fd)
+            self._event_fd = -1
+        if self._ring is not None:
+            self._ring.close()
+            self._ring = None

@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The whole life of oomsliced: start, follow systemd, keep the core supplied, answer on the bus, stop."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from oomslice import __version__
+from oomslice.bus.service import BusService
+from oomslice.cgroups.tree import CgroupTree
+from oomslice.cgroups.watch import CgroupWatch
+from oomslice.daemon.backend import DaemonBackend, Status
+from oomslice.daemon.collector import Collector
+from oomslice.daemon.core_link import CoreLink
+from oomslice.daemon.follow import follow_units
+from oomslice.daemon.notify import notify, notify_reloading, watchdog
+from oomslice.daemon.planner import Planner
+from oomslice.decisions.journal import JournalSender
+from oomslice.decisions.kernel import KernelKills
+from oomslice.decisions.ring import Ring
+from oomslice.decisions.store import DecisionStore
+from oomslice.errors import OomsliceError, PlanError
+from oomslice.plan.channel import DEFAULT_SOCKET
+from oomslice.units.client import UnitsClient
+
+log = logging.getLogger("oomsliced")
+
+SETTLE_SEC = 0.02
+"""Units come in bursts (a target, a session): one plan for a burst, but no unit waits longer than this for its plan."""
+RETRY_SEC = 2.0
+"""Pause when systemd did not answer or a plan was refused: the last plan goes on meanwhile."""
+
+
+class Daemon:
+    """All parts of oomsliced, wired together."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")
+        self._tree = CgroupTree(Path(options.cgroup_root))
+        self._tree.check()
+        self._units = UnitsClient()
+        self._planner = Planner(self._tree, self._units)
+        self._planner.reload()
+        self._status = Status()
+        self._store = DecisionStore(
+            Path(options.state) / "decisions.sqlite", self._planner.configuration.limits.decisions_max
+        )
+        self._backend = DaemonBackend(self._planner, self._store, self._status, self.reload)
+        self._bus = BusService(self._backend)
+        self._collector = Collector(self._store, JournalSender(), boot_id, self._bus.decision_made)
+        self._core = CoreLink(options.socket, self._status, self._collect, lambda: self.units_changed())
+        self._kernel = KernelKills(self._tree.root, self._store, boot_id, self._collector.add)
+        self._watch = CgroupWatch(self._tree, self.units_changed)
+        self._changed = asyncio.Event()
+        self._stored = asyncio.Event()
+        self._full = True
+        self._planned: list[asyncio.Future[None]] = []
+
+    async def run(self) -> None:
+        """Runs until SIGTERM or SIGINT."""
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        reloads: set[asyncio.Task[None]] = set()
+
+        def hang_up() -> None:
+            task = loop.create_task(self._reload_for_systemd())
+            reloads.add(task)
+            task.add_done_callback(reloads.discard)
+
+        loop.add_signal_handler(signal.SIGHUP, hang_up)
+        await self._bus.start()
+        self.units_changed(full=True)
+        first_plan = self._next_plan()
+        tasks = [
+            loop.create_task(work)
+            for work in (
+                self._core.run(),
+                self._make_plans(),
+                self._announce(),
+                follow_units(self.units_changed),
+                watchdog(),
+            )
+        ]
+        await asyncio.wait([first_plan, loop.create_task(stop.wait())], timeout=30, return_when=asyncio.FIRST_COMPLETED)
+        notify("READY=1", f"STATUS={self._status_text()}")
+        await stop.wait()
+        notify("STOPPING=1")
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._close()
+
+    def units_changed(self, *, full: bool = False) -> None:
+        """Something about the units is new; `full`: settings may be, too (daemon-reload)."""
+        self._full = self._full or full
+        self._changed.set()
+
+    async def reload(self) -> None:
+        """Reads YAML and units again; returns when the plan they make is in force or refused. Raises PlanError."""
+        self._planner.reload()
+        self.units_changed(full=True)
+        await self._next_plan()
+        await self._bus.configuration_changed()
+        if self._status.plan_error:
+            raise PlanError(self._status.plan_error)
+
+    async def _reload_for_systemd(self) -> None:
+        notify_reloading()
+        try:
+            await self.reload()
+        except OomsliceError as error:
+            log.error("reload: %s", error)
+        notify("READY=1", f"STATUS={self._status_text()}")
+
+    def _next_plan(self) -> asyncio.Future[None]:
+        planned: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._planned.append(planned)
+        return planned
+
+    async def _make_plans(self) -> None:
+        while True:
+            await self._changed.wait()
+            await asyncio.sleep(SETTLE_SEC)
+            self._changed.clear()
+            full, self._full = self._full, False
+            waiting, self._planned = self._planned, []
+            try:
+                await self._make_plan(full)
+            except OomsliceError as error:
+                self._status.plan_error = str(error)
+                log.error("no new plan: %s", error)
+                self._full = self._full or full
+                await asyncio.sleep(RETRY_SEC)
+                self._changed.set()
+            for planned in waiting:
+                if not planned.done():
+                    planned.set_result(None)
+
+    async def _make_plan(self, full: bool) -> None:
+        problems = self._planner.problems
+        prepared = await self._planner.prepare(full=full)
+        policy = prepared.policy
+        await self._core.offer(prepared)
+        self._kernel.follow(policy)
+        self._watch.follow(policy)
+        if self._planner.problems != problems:
+            for problem in self._planner.problems:
+                if problem not in problems:
+                    log.warning("%s", problem)
+            await self._bus.configuration_changed()
+        await self._bus.state_changed()
+
+    def _collect(self, ring: Ring, names: dict[int, str]) -> None:
+        if self._collector.collect(ring, names):
+            self._stored.set()
+
+    async def _announce(self) -> None:
+        while True:
+            await self._collector.announce()
+            await self._stored.wait()
+            self._stored.clear()
+            await self._core.refresh()
+
+    def _status_text(self) -> str:
+        policy = self._planner.policy
+        if self._status.plan_error or policy is None:
+            return f"No new plan: {self._status.plan_error or 'systemd has not answered yet'}"
+        if self._status.core is None:
+            return "Waiting for oomslice-core"
+        return f"Plan {self._status.core.generation}: {len(policy.units)} units, {len(policy.domains)} domains"
+
+    async def _close(self) -> None:
+        self._core.close()
+        self._kernel.close()
+        self._watch.close()
+        await self._bus.stop()
+        await self._units.close()
+        self._store.close()
+
+
+class _JournalFormatter(logging.Formatter):
+    """Puts sd-daemon(3)'s level prefix before each line when the journal reads our standard error."""
+
+    _LEVELS = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (0, 7))
+
+    def format(self, record: logging.LogRecord) -> str:
+        level = next(number for limit, number in self._LEVELS if record.levelno >= limit)
+        return "\n".join(f"<{level}>{line}" for line in super().format(record).splitlines())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of oomsliced. Returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="oomsliced",
+        description="The extended part of oomslice: makes plans for oomslice-core, answers on the bus. Run by systemd.",
+    )
+    parser.add_argument("--socket", default=DEFAULT_SOCKET, help="socket of the core (default: %(default)s)")
+    parser.add_argument("--cgroup-root", default="/sys/fs/cgroup", help="cgroup v2 mount point (default: %(default)s)")
+    parser.add_argument(
+        "--state",
+        default=os.environ.get("STATE_DIRECTORY", "/var/lib/oomslice"),
+        help="directory of the decision store (default: %(default)s)",
+    )
+    parser.add_argument("--verbose", action="store_true", help="say more in the log")
+    parser.add_argument("--version", action="version", version=f"oomsliced {__version__}")
+    options = parser.parse_args(arguments)
+    handler = logging.StreamHandler(sys.stderr)
+    if "JOURNAL_STREAM" in os.environ:
+        handler.setFormatter(_JournalFormatter("%(message)s"))
+    logging.basicConfig(level=logging.DEBUG if options.verbose else logging.INFO, handlers=[handler])
+    try:
+        return asyncio.run(_main(options))
+    except OomsliceError as error:
+        log.error("%s", error)
+        return 1
+
+
+async def _main(options: argparse.Namespace) -> int:
+    await Daemon(options).run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

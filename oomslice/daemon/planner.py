@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""From what systemd and the administrator say to a plan: asks the layers below, and keeps the last good answers."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from oomslice.cgroups.model import Cgroup, Usage
+from oomslice.cgroups.tree import CgroupTree
+from oomslice.errors import CgroupError, OomsliceError
+from oomslice.plan.encode import encode
+from oomslice.policy.effective import effective
+from oomslice.policy.model import Policy
+from oomslice.settings.configuration import parse_configuration
+from oomslice.settings.model import Configuration, Problem, RankBy, Severity, UnitSettings
+from oomslice.settings.unitfile import parse_unit_files
+from oomslice.units.client import UnitsClient
+from oomslice.units.files import read_configuration, read_unit_files
+from oomslice.units.model import Unit, UnitSnapshot
+
+OTHER_DAEMONS = ("earlyoom.service", "nohang.service", "nohang-desktop.service", "oomd.service")
+"""Other out-of-memory killers, beside systemd-oomd, that a Debian machine may run."""
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A plan and the cgroup descriptors that go with it. Whoever holds it closes it."""
+
+    generation: int
+    data: bytes
+    policy: Policy
+    descriptors: list[int]
+
+    def close(self) -> None:
+        """Closes the descriptors."""
+        while self.descriptors:
+            os.close(self.descriptors.pop())
+
+
+class Planner:
+    """Makes plans. `problems` is what is wrong with the configuration now; `policy` what the newest plan says."""
+
+    def __init__(self, tree: CgroupTree, units: UnitsClient, root: Path = Path("/")) -> None:
+        self._tree = tree
+        self._units = units
+        self._root = root
+        self._configuration: Configuration | None = None
+        self._configuration_problems: tuple[Problem, ...] = ()
+        self._settings: dict[str, tuple[tuple[object, ...], UnitSettings, tuple[Problem, ...]]] = {}
+        self._generation = time.time_ns() // 1000
+        self.policy: Policy | None = None
+        self.problems: tuple[Problem, ...] = ()
+        self.other_daemons: tuple[str, ...] = ()
+
+    @property
+    def configuration(self) -> Configuration:
+        """The YAML configuration in force."""
+        if self._configuration is None:
+            self.reload()
+        assert self._configuration is not None
+        return self._configuration
+
+    def reload(self) -> None:
+        """Reads the YAML again. If it has errors and there is a good one, that one stays; the errors are kept."""
+        self._settings.clear()
+        configuration, problems = parse_configuration(read_configuration(self._root))
+        self._configuration_problems = problems
+        broken = any(problem.severity is Severity.ERROR for problem in problems)
+        if self._configuration is None or not broken:
+            self._configuration = configuration
+
+    async def prepare(self, *, full: bool) -> Prepared:
+        """Asks systemd for its units and makes the next plan. Raises UnitsError, CgroupError or PlanError."""
+        snapshot = await self._units.snapshot(full=full)
+        if full:
+            self._settings.clear()
+        settings, problems = self._unit_settings(snapshot.units)
+        cgroups = self._cgroups(snapshot.units)
+        user_cgroups = [
+            cgroup
+            for unit in snapshot.units
+            if unit.name.startswith("user@") and unit.control_group in cgroups
+            for cgroup in self._tree.walk_user_units(unit.control_group)
+        ]
+        while True:
+            policy, policy_problems = effective(snapshot, settings, cgroups, user_cgroups, self.configuration)
+            descriptors, ended = self._open(policy)
+            if not ended:
+                break
+            cgroups = {path: cgroup for path, cgroup in cgroups.items() if cgroup.id not in ended}
+            user_cgroups = [cgroup for cgroup in user_cgroups if cgroup.id not in ended]
+        prepared = Prepared(self._generation + 1, b"", policy, descriptors)
+        try:
+            memory = self._tree.memory()
+            prepared.data = encode(
+                policy,
+                generation=prepared.generation,
+                made_realtime_usec=time.time_ns() // 1000,
+                usage=self._baseline(policy),
+                memory_total=memory.total,
+                swap_total=memory.swap_total,
+            )
+        except OomsliceError:
+            prepared.close()
+            raise
+        self._generation = prepared.generation
+        self.policy = policy
+        self.problems = (*self._configuration_problems, *problems, *policy_problems)
+        self.other_daemons = _other_daemons(snapshot)
+        return prepared
+
+    def _open(self, policy: Policy) -> tuple[list[int], set[int]]:
+        """One descriptor per unit, or none and the ids of those cgroups that ended (or began anew) meanwhile."""
+        descriptors: list[int] = []
+        ended: set[int] = set()
+        for unit in policy.units:
+            try:
+                descriptors.append(self._tree.open(unit.path))
+            except CgroupError:
+                ended.add(unit.cgroup_id)
+                continue
+            if os.fstat(descriptors[-1]).st_ino != unit.cgroup_id:
+                ended.add(unit.cgroup_id)
+        if ended:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            descriptors.clear()
+        return descriptors, ended
+
+    def usage(self) -> dict[int, Usage]:
+        """Cgroup id -> figures, now, of every candidate of the newest plan."""
+        return {} if self.policy is None else self._usage_of(self.policy)
+
+    def _usage_of(self, policy: Policy) -> dict[int, Usage]:
+        usage: dict[int, Usage] = {}
+        for unit in policy.units:
+            if unit.candidate:
+                try:
+                    usage[unit.cgroup_id] = self._tree.usage(unit.path)
+                except CgroupError:
+                    continue
+        return usage
+
+    def _baseline(self, policy: Policy) -> dict[int, Usage]:
+        compared_over_time = {RankBy.GROWTH, RankBy.REFAULT}
+        if any(domain.rank_by in compared_over_time for domain in policy.domains):
+            return self._usage_of(policy)
+        return {}
+
+    def _unit_settings(self, units: Sequence[Unit]) -> tuple[dict[str, UnitSettings], list[Problem]]:
+        settings: dict[str, UnitSettings] = {}
+        problems: list[Problem] = []
+        fresh: dict[str, tuple[tuple[object, ...], UnitSettings, tuple[Problem, ...]]] = {}
+        for unit in units:
+            # PID 1 loads these files once per daemon-reload; so do we, or a half-written file would take effect early.
+            key = (unit.fragment_path, unit.drop_in_paths)
+            known = self._settings.get(unit.name)
+            if known is None or known[0] != key:
+                files, unreadable = read_unit_files(unit)
+                parsed, found = parse_unit_files(files)
+                known = (key, parsed, (*unreadable, *found))
+            fresh[unit.name] = known
+            settings[unit.name] = known[1]
+            problems += [problem for problem in known[2] if problem not in problems]
+        self._settings = fresh
+        return settings, problems
+
+    def _cgroups(self, units: Sequence[Unit]) -> dict[str, Cgroup]:
+        cgroups: dict[str, Cgroup] = {}
+        for unit in units:
+            try:
+                cgroups[unit.control_group] = self._tree.read(unit.control_group)
+            except CgroupError:
+                continue  # it ended since systemd was asked
+        return cgroups
+
+
+def _other_daemons(snapshot: UnitSnapshot) -> tuple[str, ...]:
+    running = {unit.name for unit in snapshot.units if unit.active_state in ("active", "activating", "reloading")}
+    oomd = ("systemd-oomd.service",) if snapshot.oomd_active else ()
+    return (*oomd, *(name for name in OTHER_DAEMONS if name in running))
