@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Asking oomsliced, and saying what to do when it does not answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from oomslice.cli.failure import CommandFailure, Exit
+from oomslice.errors import BusError, NoSuchDecisionError, NoSuchUnitError, OomsliceError
+
+if TYPE_CHECKING:
+    from oomslice.bus.client import ManagerClient
+
+T = TypeVar("T")
+
+DAEMON = "usr/lib/oomslice/oomsliced"
+CONTROLLERS = "sys/fs/cgroup/cgroup.controllers"
+"""A file that only cgroup v2 has there (cgroup-v2.rst)."""
+
+PACKAGES = {
+    "dbus_next": "python3-dbus-next",
+    "yaml": "python3-yaml",
+    "pystemd": "python3-pystemd",
+    "_cffi_backend": "python3-cffi-backend",
+    "cffi": "python3-cffi-backend",
+}
+"""Module -> Debian package."""
+
+
+class Manager(Protocol):
+    """The questions that verbs ask; a test gives its own answers."""
+
+    async def rows(self, member: str, *arguments: Any) -> list[Any]:
+        """A method that returns an array."""
+
+    async def values(self, member: str, *arguments: Any) -> dict[str, Any]:
+        """A method that returns a dictionary."""
+
+    async def slice(self, name: str) -> dict[str, Any]:
+        """GetSlice(). Raises NoSuchUnitError."""
+
+    async def get(self, name: str) -> Any:
+        """A property."""
+
+
+class BusManager:
+    """org.oomslice1.Manager on the system bus."""
+
+    def __init__(self, client: ManagerClient) -> None:
+        self._client = client
+
+    async def rows(self, member: str, *arguments: Any) -> list[Any]:
+        """A method that returns an array."""
+        return list(await self._client.call(member, *arguments))
+
+    async def values(self, member: str, *arguments: Any) -> dict[str, Any]:
+        """A method that returns a dictionary."""
+        return dict(await self._client.call(member, *arguments))
+
+    async def slice(self, name: str) -> dict[str, Any]:
+        """GetSlice(). Raises NoSuchUnitError."""
+        return await self.values("GetSlice", name)
+
+    async def get(self, name: str) -> Any:
+        """A property."""
+        return await self._client.get(name)
+
+
+def ask(question: Callable[[Manager], Awaitable[T]]) -> T:
+    """The answer to `question`. Raises CommandFailure, which says what to do."""
+    try:
+        import asyncio
+
+        from oomslice.bus.client import ManagerClient
+    except ModuleNotFoundError as error:
+        raise missing_module(error) from error
+
+    async def connected() -> T:
+        async with ManagerClient() as client:
+            return await question(BusManager(client))
+
+    try:
+        return asyncio.run(connected())
+    except BusError as error:
+        raise unanswered(error) from error
+    except NoSuchDecisionError as error:
+        raise CommandFailure(str(error), Exit.FAILED, "oomslicectl decisions lists those that are kept.") from error
+    except NoSuchUnitError as error:
+        raise CommandFailure(str(error), Exit.FAILED, "oomslicectl slices lists the units oomslice knows.") from error
+    except CommandFailure:
+        raise
+    except OomsliceError as error:
+        raise CommandFailure(str(error), Exit.FAILED) from error
+
+
+def missing_module(error: ModuleNotFoundError) -> CommandFailure:
+    """A Python package that is not there, by the name it has in Debian."""
+    module = (error.name or "").partition(".")[0]
+    package = PACKAGES.get(module)
+    if package is None:
+        return CommandFailure(
+            f"this installation of oomslice is incomplete: {error}", Exit.NOT_INSTALLED, "Install it again."
+        )
+    return CommandFailure(
+        f"the Python module {module} is missing", Exit.NOT_INSTALLED, f"Install it with: apt install {package}"
+    )
+
+
+def unanswered(error: BusError, root: Path = Path("/")) -> CommandFailure:
+    """Why nobody answered, the most basic reason first."""
+    text = str(error)
+    if (root / "sys/fs/cgroup").is_dir() and not (root / CONTROLLERS).exists():
+        return CommandFailure(
+            "this machine has no cgroup v2 at /sys/fs/cgroup, and oomslice needs it",
+            Exit.NOT_INSTALLED,
+            "Boot with the kernel command line systemd.unified_cgroup_hierarchy=1 (and without cgroup_disable=memory).",
+        )
+    if not (root / DAEMON).exists():
+        return CommandFailure(
+            "only the Python library of oomslice is installed; nothing looks after this machine",
+            Exit.NOT_INSTALLED,
+            "A wheel cannot hold the system parts. Install the package: apt install ./oomslice_VERSION_amd64.deb\n"
+            "oomslicectl verify FILE works without them.",
+        )
+    if "AccessDenied" in text or "not allowed" in text or "ermission denied" in text:
+        return CommandFailure(f"not allowed: {text}", Exit.NO_PERMISSION, "Try again as root.")
+    return CommandFailure(
+        f"oomsliced does not answer: {text}",
+        Exit.NOT_RUNNING,
+        "Start it with: systemctl start oomsliced.service\n"
+        "Why it does not run: systemctl status oomsliced.service; journalctl -u oomsliced.service\n"
+        "oomslice-core goes on with its last plan meanwhile, if it runs: systemctl status oomslice-core.service",
+    )
+
+
+def print_json(data: Any) -> None:
+    """Exact values for programs."""
+    print(json.dumps(data, indent=2, ensure_ascii=False, default=_plain))
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    return str(value)

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""oomslicectl explain: who would be chosen now, and why nobody else."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from oomslice.cli.failure import CommandFailure, Exit
+from oomslice.cli.text import Column, Terminal, clean, metric, metric_title, plural, table
+
+NAME = "explain"
+HELP = "who would be chosen now, and why nobody else"
+DESCRIPTION = """\
+Shows for every domain who would be chosen if it ran out of memory now, with all candidates in order and the reason
+for each. A domain is the whole machine (-.slice) or a unit with PressureTrigger=. Nothing is done.
+
+This is the choice of the same code that decides in an emergency, with the figures of this moment."""
+EXAMPLES = """\
+examples:
+  oomslicectl explain                  every domain
+  oomslicectl explain -- -.slice       the machine as a whole
+  oomslicectl explain batch.slice      only this domain
+  oomslicectl explain --json | jq -r '.[0].candidates[0].name'
+                                       who would die first"""
+
+UNINTERESTING = frozenset({"container", "outside"})
+"""Verdicts of what is no candidate by its nature."""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of this verb."""
+    parser.add_argument("domain", metavar="DOMAIN", nargs="?", default="", help="only this domain (default: all)")
+    parser.add_argument("--all", action="store_true", help="also units that hold other units or are outside the domain")
+
+
+def run(arguments: argparse.Namespace, terminal: Terminal) -> Exit:
+    """Asks oomsliced and prints."""
+    from oomslice.cli import answers
+    from oomslice.cli.ask import Manager, ask, print_json
+    from oomslice.errors import NoSuchUnitError
+
+    async def explained(manager: Manager) -> list[dict[str, Any]]:
+        domains = answers.explanation(await manager.rows("Explain"))
+        for domain in domains:
+            try:
+                domain["rank_by"] = (await manager.slice(domain["domain"])).get("RankBy") or "memory"
+            except NoSuchUnitError:
+                continue  # it ended between the two questions
+        return domains
+
+    domains = select(ask(explained), arguments.domain)
+    if arguments.json:
+        print_json(domains)
+    else:
+        print(render(domains, terminal, everything=arguments.all))
+    return Exit.OK
+
+
+def select(domains: Sequence[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    """The domain of that name, or all if it is empty. Raises CommandFailure."""
+    chosen = [domain for domain in domains if not name or domain["domain"] == name]
+    if name and not chosen:
+        known = ", ".join(clean(domain["domain"]) for domain in domains) or "none"
+        raise CommandFailure(
+            f"{clean(name)} is no domain",
+            Exit.FAILED,
+            f"Domains are: {known}.\nA unit becomes one by PressureTrigger= in its [X-OOMSlice] section.",
+        )
+    return chosen
+
+
+def render(domains: Sequence[Mapping[str, Any]], terminal: Terminal, *, everything: bool = False) -> str:
+    """One paragraph and table per domain."""
+    if not domains:
+        return "No domains: oomsliced has made no plan yet. oomslicectl status says why."
+    return "\n\n".join(_domain(domain, terminal, everything) for domain in domains)
+
+
+def _domain(domain: Mapping[str, Any], terminal: Terminal, everything: bool) -> str:
+    from oomslice.cli.show import domain as domain_text
+
+    rank_by = str(domain["rank_by"])
+    candidates = domain["candidates"]
+    shown = [c for c in candidates if everything or c["verdict"] not in UNINTERESTING]
+    first = next((c for c in candidates if c["verdict"] == "chosen"), None)
+    name = terminal.style("bold", domain_text(clean(domain["domain"])))
+    if first is None:
+        title = f"{name}: nobody may be chosen."
+    else:
+        choice = terminal.style("red", clean(first["name"]))
+        title = f"{name}: {choice} would be chosen, with priority {first['priority']}, ranked by {clean(rank_by)}."
+    if not shown:
+        return title
+    columns = (
+        Column(""),
+        Column("CANDIDATE", give=True, least=16),
+        Column("PRIORITY", right=True),
+        Column(metric_title(rank_by), right=True),
+        Column("VERDICT"),
+        Column("PRIORITY FROM", give=True, least=13, drop=1),
+        Column("REASON", give=True, least=20),
+    )
+    mark = terminal.symbol("→", ">")
+    rows = []
+    styles = []
+    for candidate in shown:
+        verdict = clean(candidate["verdict"])
+        rows.append(
+            (
+                mark if verdict == "chosen" else "",
+                clean(candidate["name"]),
+                str(candidate["priority"]),
+                metric(candidate["metric"], rank_by),
+                verdict,
+                clean(candidate["priority_origin"]),
+                clean(candidate["reason"]),
+            )
+        )
+        styles.append("red" if verdict == "chosen" else "" if verdict == "eligible" else "dim")
+    text = title + "\n" + table(columns, rows, terminal, styles=styles, indent="  ")
+    hidden = len(candidates) - len(shown)
+    if hidden:
+        text += f"\n  {plural(hidden, 'unit')} without a say here not shown; --all shows them."
+    return text

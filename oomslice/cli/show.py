@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""oomslicectl show: one decision with everything that is known of it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from oomslice.cli.failure import CommandFailure, Exit
+from oomslice.cli.text import (
+    Column,
+    Terminal,
+    clean,
+    clock,
+    facts,
+    local_time,
+    metric,
+    metric_title,
+    milliseconds,
+    plural,
+    relative,
+    size,
+    table,
+)
+
+NAME = "show"
+HELP = "one decision with everything known of it"
+DESCRIPTION = """\
+Shows one decision, by default the newest: what triggered it, in which domain, all candidates with priority and size
+and why each was chosen or not, what was done and what came of it, and the times from trigger to memory back."""
+EXAMPLES = """\
+examples:
+  oomslicectl show                     the newest decision
+  oomslicectl show 5f3a09c2e4b1d786-4  one of those that oomslicectl decisions lists
+  oomslicectl show --json | jq .candidates
+                                       exact figures, for programs"""
+
+TRIGGERS = {
+    "memory-available": "little memory available",
+    "thrash": "the machine stalls for memory",
+    "pressure": "memory pressure of the domain",
+    "kernel-oom": "the kernel ran out of memory",
+}
+OUTCOMES = {
+    "freed": "the victim is dead and its memory is back",
+    "deadline": "the signal was sent, but the memory was not back by the deadline",
+    "dry-run": "nothing was done, as DryRun= asks",
+    "no-candidate": "nobody may be chosen",
+    "failed": "the kill failed",
+    "gone": "the victim's cgroup was gone before the kill",
+    "interrupted": "oomslice-core ended before it saw the outcome",
+    "refused": "the last check before the kill found a process that is never touched",
+    "killed-by-kernel": "the kernel's own OOM killer acted, not oomslice",
+    "pending": "not known yet",
+}
+VERDICTS = {
+    "chosen": "chosen",
+    "eligible": "eligible, came after the choice",
+    "empty": "no process in it",
+    "tried": "tried before in this shortage",
+    "gone": "cgroup is gone",
+    "left-to-oomd": "left to systemd-oomd",
+    "protected": "protected",
+    "self": "never touched",
+    "container": "holds other units",
+    "outside": "not below the domain",
+}
+EVENTS = (
+    ("trigger", "trigger_usec"),
+    ("decision", "decision_usec"),
+    ("signal", "signal_usec"),
+    ("death", "death_usec"),
+    ("memory back", "memory_back_usec"),
+)
+PIDS_SHOWN = 8
+SHOWN_ELSEWHERE = frozenset({"details"})
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of this verb."""
+    parser.add_argument("id", metavar="ID", nargs="?", default="", help="id of a decision (default: the newest)")
+
+
+def run(arguments: argparse.Namespace, terminal: Terminal) -> Exit:
+    """Asks oomsliced and prints."""
+    from oomslice.cli import answers
+    from oomslice.cli.ask import Manager, ask, print_json
+
+    async def one(manager: Manager) -> dict[str, Any]:
+        id = arguments.id
+        if not id:
+            newest = await manager.rows("ListDecisions", 0, 1)
+            if not newest:
+                raise CommandFailure("there are no decisions yet", Exit.FAILED)
+            id = str(newest[0][0])
+        return answers.decision(await manager.values("GetDecision", id))
+
+    decision = ask(one)
+    if arguments.json:
+        print_json(decision)
+    else:
+        print(render(decision, terminal))
+    return Exit.OK
+
+
+def render(decision: Mapping[str, Any], terminal: Terminal) -> str:
+    """The whole record, in the order trigger, domain, candidates, choice, step, outcome, times."""
+    parts = [
+        facts(_head(decision, terminal), terminal),
+        _candidates(decision, terminal),
+        facts(_act(decision, terminal), terminal),
+        _times(decision, terminal),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _head(decision: Mapping[str, Any], terminal: Terminal) -> list[tuple[str, str]]:
+    realtime = int(decision.get("realtime_usec", 0))
+    moment = f"{local_time(realtime, terminal, milli=True)}, {relative(realtime, terminal.now_usec)}"
+    boot = clean(decision.get("boot_id", ""))
+    if boot and terminal.boot_id and boot.replace("-", "") != terminal.boot_id.replace("-", ""):
+        moment += f", in an earlier boot ({boot})"
+    carrier = clean(decision.get("carrier", ""))
+    pairs = [
+        ("Decision", terminal.style("bold", clean(decision.get("id", "")))),
+        ("Time", moment),
+        ("Trigger", trigger(decision)),
+        ("Domain", domain(clean(decision.get("domain", "")))),
+        ("Carrier", f"{carrier} ({'the kernel decided by itself' if carrier == 'kernel' else 'oomslice-core'})"),
+    ]
+    if decision.get("memory_total"):
+        total = f" of {size(decision['memory_total'])}"
+        limit = decision.get("memory_available_limit", 0)
+        memory = f"{size(decision.get('memory_available', 0))}{total} available"
+        pairs.append(("Memory", memory + (f", limit {size(limit)}" if limit else "")))
+        pairs.append(("Swap", _swap(decision)))
+        some, full = decision.get("pressure_some_avg10", 0.0), decision.get("pressure_full_avg10", 0.0)
+        pairs.append(("Pressure", f"some avg10 {some:.2f} %, full avg10 {full:.2f} %"))
+    return pairs
+
+
+def trigger(decision: Mapping[str, Any]) -> str:
+    """The trigger by name, with what it means or the PSI trigger that fired."""
+    name = clean(decision.get("trigger", ""))
+    meaning = clean(decision.get("pressure", "")) or TRIGGERS.get(name, "")
+    if name == "pressure" and decision.get("pressure"):
+        meaning = f"PressureTrigger={meaning} fired"
+    elif name == "thrash" and decision.get("pressure"):
+        meaning = f"{TRIGGERS[name]}: {meaning} fired"
+    else:
+        meaning = TRIGGERS.get(name, "")
+    return f"{name} ({meaning})" if meaning else name
+
+
+def domain(name: str) -> str:
+    """The domain, and for the root slice what that is."""
+    return f"{name} (the machine)" if name == "-.slice" else name
+
+
+def _swap(decision: Mapping[str, Any]) -> str:
+    if not decision.get("swap_total"):
+        return "none"
+    limit = decision.get("swap_free_limit", 0)
+    free = f"{size(decision.get('swap_free', 0))} of {size(decision['swap_total'])} free"
+    return free + (f", limit {size(limit)}" if limit else "")
+
+
+def _candidates(decision: Mapping[str, Any], terminal: Terminal) -> str:
+    candidates: Sequence[Mapping[str, Any]] = decision.get("candidates", ())
+    rank_by = str(decision.get("rank_by", "memory"))
+    if not candidates:
+        if decision.get("carrier") == "kernel":
+            return "Candidates are not known: the kernel chose by its own score, not by the plan."
+        return "No candidates were looked at."
+    columns = (
+        Column(""),
+        Column("CANDIDATE", give=True, least=16),
+        Column("PRIORITY", right=True),
+        Column(metric_title(rank_by), right=True),
+        Column("VERDICT", give=True, least=10),
+    )
+    mark = terminal.symbol("→", ">")
+    rows = []
+    styles = []
+    for candidate in candidates:
+        chosen = candidate["verdict"] == "chosen"
+        verdict = clean(candidate["verdict"])
+        rows.append(
+            (
+                mark if chosen else "",
+                clean(candidate["name"]) or f"cgroup {candidate['cgroup_id']}",
+                str(candidate["priority"]),
+                metric(candidate["metric"], rank_by),
+                VERDICTS.get(verdict, verdict),
+            )
+        )
+        styles.append("red" if chosen else "" if verdict == "eligible" else "dim")
+    text = table(columns, rows, terminal, styles=styles)
+    total = int(decision.get("candidates_total", 0))
+    if total > len(rows):
+        text += f"\n{terminal.symbol('…', '...')} and {total - len(rows)} more, which ranked behind these."
+    return text
+
+
+def _act(decision: Mapping[str, Any], terminal: Terminal) -> list[tuple[str, str]]:
+    victim = clean(decision.get("victim", ""))
+    kernel = decision.get("carrier") == "kernel"
+    outcome = clean(decision.get("outcome", ""))
+    pairs = []
+    if victim:
+        choice = terminal.style("bold", victim)
+        if not kernel:
+            choice += f", priority {decision.get('victim_priority', 0)}"
+        before = decision.get("victim_memory_before", 0)
+        pairs.append(("Choice", choice + (f", {size(before)}" if before else "")))
+    if victim and outcome != "dry-run":
+        pairs.append(("Step", clean(decision.get("step", "")) + _processes(decision)))
+    elif victim:
+        pairs.append(("Step", f"none; would have been: {clean(decision.get('step', ''))}"))
+    meaning = OUTCOMES.get(outcome, "")
+    text = outcome + (f": {meaning}" if meaning else "")
+    if decision.get("error"):
+        text += f" ({os.strerror(int(decision['error']))})"
+    pairs.append(("Outcome", terminal.style("green" if outcome in ("freed", "dry-run") else "yellow", text)))
+    if decision.get("bytes_freed"):
+        pairs.append(("Freed", size(decision["bytes_freed"])))
+    if decision.get("memory_available_after"):
+        before, after = decision.get("memory_available", 0), decision["memory_available_after"]
+        pairs.append(("Available", f"{size(before)} before, {size(after)} after"))
+    for key, value in (decision.get("extra") or {}).items():
+        if value not in ("", None) and key not in SHOWN_ELSEWHERE:
+            name = clean(key).replace("_", " ")
+            shown = size(value) if key.endswith("_bytes") and isinstance(value, int) else clean(value)
+            pairs.append((name[:1].upper() + name[1:], shown))
+    if decision.get("plan_generation"):
+        pairs.append(("Plan", f"generation {decision['plan_generation']}"))
+    return pairs
+
+
+def _processes(decision: Mapping[str, Any]) -> str:
+    count = int(decision.get("processes", 0))
+    pids: Sequence[int] = decision.get("pids", ())
+    if not count and not pids:
+        return ""
+    listed = ", ".join(str(pid) for pid in pids[:PIDS_SHOWN]) + (", ..." if max(count, len(pids)) > PIDS_SHOWN else "")
+    text = f", {plural(count or len(pids), 'process', 'processes')}" + (f" (pid {listed})" if pids else "")
+    if decision.get("reaped"):
+        text += f", memory of {decision['reaped']} taken back by process_mrelease"
+    return text
+
+
+def _times(decision: Mapping[str, Any], terminal: Terminal) -> str:
+    """The time line: differences by the monotonic clock, the time of day as that of the trigger plus them."""
+    start = int(decision.get("trigger_usec", 0))
+    realtime = int(decision.get("realtime_usec", 0))
+    if not any(decision.get(key) for _, key in EVENTS[1:]):
+        return ""  # nothing but the moment itself, which stands at the top
+    columns = (Column("EVENT"), Column("TIME"), Column("SINCE TRIGGER", right=True), Column("STEP TOOK", right=True))
+    rows = []
+    previous = start
+    for name, key in EVENTS:
+        moment = int(decision.get(key, 0))
+        if not moment:
+            rows.append((name, "-", "-", "-"))
+            continue
+        since = moment - start if start else 0
+        took = milliseconds(moment - previous) if previous and key != "trigger_usec" else "-"
+        rows.append((name, clock(realtime + since, terminal), milliseconds(since) if start else "-", took))
+        previous = moment
+    return table(columns, rows, terminal)
