@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What is on the bus, as data: names, argument names, types and change signals of org.oomslice1.
+
+The service answers from it, the client takes its types from it, the introspection XML is made of it. Types are D-Bus
+signatures. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from xml.sax.saxutils import quoteattr
+
+BUS_NAME = "org.oomslice1"
+OBJECT_PATH = "/org/oomslice1"
+
+DOCTYPE = (
+    '<!DOCTYPE node PUBLIC "-//freedesktop//DTD D-BUS Object Introspection 1.0//EN"\n'
+    ' "http://www.freedesktop.org/standards/dbus/1.0/introspect.dtd">\n'
+)
+EMITS_CHANGED = "org.freedesktop.DBus.Property.EmitsChangedSignal"
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """One argument of a method or signal."""
+
+    name: str
+    signature: str
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A method. A root-only one is also refused to others by the bus policy."""
+
+    name: str
+    inputs: tuple[Argument, ...] = ()
+    outputs: tuple[Argument, ...] = ()
+    root_only: bool = False
+
+    @property
+    def in_signature(self) -> str:
+        return "".join(argument.signature for argument in self.inputs)
+
+    @property
+    def out_signature(self) -> str:
+        return "".join(argument.signature for argument in self.outputs)
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """A signal."""
+
+    name: str
+    arguments: tuple[Argument, ...] = ()
+
+    @property
+    def signature(self) -> str:
+        return "".join(argument.signature for argument in self.arguments)
+
+
+@dataclass(frozen=True, slots=True)
+class Property:
+    """A read-only property. `emits_changed` is "true", "invalidates", "const" or "false", as in the specification."""
+
+    name: str
+    signature: str
+    emits_changed: str = "true"
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """One interface."""
+
+    name: str
+    methods: tuple[Method, ...] = ()
+    signals: tuple[Signal, ...] = ()
+    properties: tuple[Property, ...] = ()
+
+    def method(self, name: str) -> Method | None:
+        return next((method for method in self.methods if method.name == name), None)
+
+    def signal(self, name: str) -> Signal:
+        """Raises KeyError."""
+        return {signal.name: signal for signal in self.signals}[name]
+
+    def property(self, name: str) -> Property | None:
+        return next((item for item in self.properties if item.name == name), None)
+
+
+PEER = Interface(
+    "org.freedesktop.DBus.Peer",
+    methods=(Method("Ping"), Method("GetMachineId", outputs=(Argument("machine_uuid", "s"),))),
+)
+INTROSPECTABLE = Interface(
+    "org.freedesktop.DBus.Introspectable",
+    methods=(Method("Introspect", outputs=(Argument("xml_data", "s"),)),),
+)
+PROPERTIES = Interface(
+    "org.freedesktop.DBus.Properties",
+    methods=(
+        Method("Get", (Argument("interface_name", "s"), Argument("property_name", "s")), (Argument("value", "v"),)),
+        Method("GetAll", (Argument("interface_name", "s"),), (Argument("props", "a{sv}"),)),
+        Method("Set", (Argument("interface_name", "s"), Argument("property_name", "s"), Argument("value", "v"))),
+    ),
+    signals=(
+        Signal(
+            "PropertiesChanged",
+            (
+                Argument("interface_name", "s"),
+                Argument("changed_properties", "a{sv}"),
+                Argument("invalidated_properties", "as"),
+            ),
+        ),
+    ),
+)
+STANDARD_INTERFACES = (PEER, INTROSPECTABLE, PROPERTIES)
+
+MANAGER = Interface(
+    "org.oomslice1.Manager",
+    methods=(
+        Method("ListSlices", outputs=(Argument("slices", "a(ssibbs)"),)),
+        Method("GetSlice", (Argument("name", "s"),), (Argument("settings", "a{sv}"),)),
+        Method(
+            "ListDecisions",
+            (Argument("since_usec", "t"), Argument("limit", "u")),
+            (Argument("decisions", "a(stssss)"),),
+        ),
+        Method("GetDecision", (Argument("id", "s"),), (Argument("decision", "a{sv}"),)),
+        Method("Explain", outputs=(Argument("domains", "a(sa(sitsss))"),)),
+        Method("Reload", root_only=True),
+    ),
+    signals=(
+        Signal(
+            "DecisionMade",
+            (Argument("id", "s"), Argument("domain", "s"), Argument("victim", "s"), Argument("outcome", "s")),
+        ),
+    ),
+    properties=(
+        Property("Version", "s", "const"),
+        Property("State", "a{sv}", "invalidates"),
+        Property("Carriers", "aa{sv}"),
+        Property("ConfigurationErrors", "a(susss)"),
+    ),
+)
+
+DECISION_SIGNATURES: Mapping[str, str] = MappingProxyType(
+    {
+        "id": "s",
+        "boot_id": "s",
+        "carrier": "s",
+        "trigger": "s",
+        "domain": "s",
+        "outcome": "s",
+        "realtime_usec": "t",
+        "trigger_usec": "t",
+        "decision_usec": "t",
+        "signal_usec": "t",
+        "death_usec": "t",
+        "memory_back_usec": "t",
+        "step": "s",
+        "rank_by": "s",
+        "victim": "s",
+        "victim_cgroup_id": "t",
+        "victim_priority": "i",
+        "victim_memory_before": "t",
+        "victim_memory_after": "t",
+        "bytes_freed": "t",
+        "processes": "u",
+        "pids": "ai",
+        "reaped": "u",
+        "error": "i",
+        "memory_total": "t",
+        "memory_available": "t",
+        "memory_available_limit": "t",
+        "memory_available_after": "t",
+        "swap_total": "t",
+        "swap_free": "t",
+        "swap_free_limit": "t",
+        "pressure": "s",
+        "pressure_some_avg10": "d",
+        "pressure_full_avg10": "d",
+        "plan_generation": "t",
+        "candidates": "a(stits)",
+        "candidates_total": "u",
+        "extra": "a{sv}",
+    }
+)
+"""GetDecision: the fields of Decision and their types."""
+
+KEY_SIGNATURES: Mapping[str, str] = MappingProxyType(
+    {
+        "cgroup_id": "t",
+        "priority": "i",
+        "owner": "u",
+        "pid": "u",
+        "core_pid": "u",
+        "line": "u",
+        "memory": "t",
+        "current": "t",
+        "swap": "t",
+        "metric": "t",
+        "plan_generation": "t",
+        "units": "u",
+        "domains": "u",
+        "candidates": "u",
+        "processes": "u",
+        "problems": "u",
+    }
+)
+"""Whole numbers by key in State, Carriers, GetSlice and a decision's `extra`. Other keys: see `key_signature`."""
+
+
+def key_signature(key: str) -> str:
+    """The D-Bus type of a whole number under this key: the same whatever its value is. Sizes and times are unsigned."""
+    if key in KEY_SIGNATURES:
+        return KEY_SIGNATURES[key]
+    if key.endswith(("_usec", "_bytes", "_id", "_total", "_dropped", "_generation")):
+        return "t"
+    return "x"
+
+
+def introspection(interfaces: tuple[Interface, ...], children: tuple[str, ...] = ()) -> str:
+    """The introspection XML of an object with these interfaces and child nodes."""
+    lines = [DOCTYPE + "<node>"]
+    for interface in interfaces:
+        lines.append(f" <interface name={quoteattr(interface.name)}>")
+        for method in interface.methods:
+            lines.append(f"  <method name={quoteattr(method.name)}>")
+            for argument in method.inputs:
+                lines.append(_argument(argument, ' direction="in"'))
+            for argument in method.outputs:
+                lines.append(_argument(argument, ' direction="out"'))
+            lines.append("  </method>")
+        for signal in interface.signals:
+            lines.append(f"  <signal name={quoteattr(signal.name)}>")
+            for argument in signal.arguments:
+                lines.append(_argument(argument, ""))
+            lines.append("  </signal>")
+        for item in interface.properties:
+            lines.append(
+                f'  <property name={quoteattr(item.name)} type={quoteattr(item.signature)} access="read">\n'
+                f"   <annotation name={quoteattr(EMITS_CHANGED)} value={quoteattr(item.emits_changed)}/>\n"
+                "  </property>"
+            )
+        lines.append(" </interface>")
+    for child in children:
+        lines.append(f" <node name={quoteattr(child)}/>")
+    lines.append("</node>\n")
+    return "\n".join(lines)
+
+
+def _argument(argument: Argument, direction: str) -> str:
+    return f"   <arg name={quoteattr(argument.name)} type={quoteattr(argument.signature)}{direction}/>"

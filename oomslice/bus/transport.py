@@ -1,0 +1,522 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A connection to a message bus that a bad bus or a bad peer cannot take down. The only importer of dbus-next.
+
+dbus-next 0.2.3 is used for what it does well: types, and turning values into messages and back. Its connection is not
+used, because under memory pressure, which is when oomslice matters, it fails: a full socket is fatal to its writer, a
+bus that closes during the handshake makes it spin, its constructor blocks, an unknown header field from any peer ends
+the connection, received descriptors leak, exceptions go out with traceback. Here instead:
+
+- asyncio's transport writes, so a full socket means waiting; what waits is bounded, the rest is dropped and counted;
+- nothing is read while much is unwritten, messages larger than a limit are skipped, not stored;
+- descriptors are not negotiated, so the bus refuses to deliver any, and the kernel discards what came all the same;
+- a message that cannot be decoded is answered with an error and forgotten;
+- connecting never blocks the loop, and everything has a timeout.
+
+It knows nothing of oomslice's objects.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import logging
+import os
+import socket
+import struct
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from oomslice.bus.errors import BusUnreachableError, InvalidArgumentsError, LimitsExceededError, NoReplyError, error_of
+from oomslice.errors import BusError
+
+if not hasattr(typing, "no_type_check_decorator"):
+    # Gone in Python 3.15; dbus-next imports it.
+    typing.no_type_check_decorator = lambda decorator: decorator
+
+from dbus_next import Message, MessageFlag, MessageType, Variant
+from dbus_next._private.unmarshaller import Unmarshaller
+from dbus_next.signature import SignatureTree
+
+LOGGER = logging.getLogger(__name__)
+
+DEFAULT_ADDRESS = "unix:path=/run/dbus/system_bus_socket"
+CONNECT_TIMEOUT_S = 10.0
+CALL_TIMEOUT_S = 25.0
+SIGNALS_WAITING_MAX = 1 << 20
+"""Bytes that wait to be written, from which on signals are dropped. Reading stops at a quarter of it."""
+REPLIES_WAITING_MAX = 16 << 20
+"""The same for replies and calls."""
+MESSAGE_MAX = 1 << 20
+"""Bytes of a message that is accepted by default. The bus itself allows 32 MiB."""
+HEADER_MAX = 1 << 16
+AUTHENTICATION_LINE_MAX = 1024
+DEPTH_MAX = 64
+
+BUS = ("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus")
+
+FIELD_PATH, FIELD_INTERFACE, FIELD_MEMBER, FIELD_ERROR_NAME, FIELD_REPLY_SERIAL = 1, 2, 3, 4, 5
+FIELD_SENDER, FIELD_SIGNATURE = 7, 8
+NO_REPLY_EXPECTED = 1
+HEADER_FIELDS = SignatureTree("a(yv)").types[0]
+
+
+def typed(signature: str, value: Any) -> Any:
+    """A value for a `v`: of this type and no other. Raises ValueError."""
+    try:
+        return Variant(signature, value)
+    except Exception as error:  # its checks raise a dozen kinds
+        raise ValueError(f"{value!r} is no {signature}: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A message from the bus. The body is decoded on request only: its type is the sender's choice."""
+
+    kind: int
+    flags: int
+    serial: int
+    sender: str
+    path: str
+    interface: str
+    member: str
+    error_name: str
+    reply_serial: int
+    signature: str
+    data: bytes
+    body_offset: int
+    oversized: bool = False
+
+    @property
+    def reply_expected(self) -> bool:
+        return not self.flags & NO_REPLY_EXPECTED
+
+    def body(self) -> list[Any]:
+        """The arguments as plain values; variants are replaced by what they hold. Raises InvalidArgumentsError."""
+        try:
+            decoder = _Decoder(self.data, self.body_offset)
+            return [decoder.read_argument(type_) for type_ in SignatureTree(self.signature).types]
+        except Exception as error:  # malformed in any way
+            raise InvalidArgumentsError(f"arguments of type {self.signature!r} cannot be read") from error
+
+
+class _Decoder(Unmarshaller):  # type: ignore[misc]
+    """dbus-next's decoder over a whole message in memory."""
+
+    def __init__(self, data: bytes | bytearray, offset: int) -> None:
+        super().__init__(io.BytesIO())
+        self.buf = bytearray(data)
+        self.endian = data[0]
+        self.offset = offset
+        self.depth = 0
+
+    def read_variant(self, _: Any = None) -> Any:
+        # The original keeps every type it ever saw for ever: a peer could fill our memory with that.
+        self.depth += 1
+        if self.depth > DEPTH_MAX:
+            raise ValueError("variants nested too deeply")
+        types = SignatureTree(self.read_signature()).types
+        if len(types) != 1:
+            raise ValueError("a variant holds one value")
+        value = self.read_argument(types[0])
+        self.depth -= 1
+        return value
+
+
+class Connection(asyncio.Protocol):
+    """One connection, from `open` to `close` or until the bus goes.
+
+    `on_call` gets every method call, `on_signal` every signal, both in the loop and expected not to wait; `on_writable`
+    is called when the bus takes messages again after a time in which it did not.
+    """
+
+    def __init__(self, maximum_message: int = MESSAGE_MAX) -> None:
+        self.unique_name = ""
+        self.signals_dropped = 0
+        self.replies_dropped = 0
+        self.on_call: Callable[[Incoming], None] | None = None
+        self.on_signal: Callable[[Incoming], None] | None = None
+        self.on_writable: Callable[[], None] | None = None
+        self._maximum_message = maximum_message
+        self._transport: asyncio.Transport | None = None
+        self._buffer = bytearray()
+        self._skip = 0
+        self._authenticating: asyncio.Future[None] | None = None
+        self._serial = 0
+        self._calls: dict[int, asyncio.Future[Incoming]] = {}
+        self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @classmethod
+    async def open(
+        cls, address: str | None = None, *, timeout: float = CONNECT_TIMEOUT_S, maximum_message: int = MESSAGE_MAX
+    ) -> Connection:
+        """Connects and says hello. Raises BusUnreachableError.
+
+        `address` is a D-Bus address, by default the system bus.
+        """
+        address = address or os.environ.get("DBUS_SYSTEM_BUS_ADDRESS") or DEFAULT_ADDRESS
+        connection = cls(maximum_message)
+        try:
+            async with asyncio.timeout(timeout):
+                await connection._connect(address)
+        except TimeoutError:
+            connection.close()
+            raise BusUnreachableError(f"the message bus at {address} does not answer") from None
+        except OSError as error:
+            connection.close()
+            reason = error.strerror or str(error) or "connection closed"
+            raise BusUnreachableError(f"the message bus at {address} cannot be reached: {reason}") from error
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    @property
+    def connected(self) -> bool:
+        return self._transport is not None and not self._closed.done()
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How much waits to be written."""
+        return self._transport.get_write_buffer_size() if self._transport else 0
+
+    async def wait_closed(self) -> None:
+        """Returns when the connection is gone."""
+        await asyncio.shield(self._closed)
+
+    def close(self) -> None:
+        """Drops the connection at once, with what waits to be written."""
+        if self._transport is not None:
+            self._transport.abort()
+        elif not self._closed.done():
+            self._closed.set_result(None)
+
+    async def call(
+        self,
+        destination: str,
+        path: str,
+        interface: str,
+        member: str,
+        signature: str = "",
+        arguments: Sequence[Any] = (),
+        *,
+        timeout: float = CALL_TIMEOUT_S,
+        start_service: bool = False,
+    ) -> list[Any]:
+        """Calls a method and returns what it returned, variants as plain values.
+
+        Raises the exception that stands for the error it answered with; NoReplyError after `timeout` seconds,
+        BusUnreachableError if the connection goes, ValueError if the arguments do not fit the signature.
+        """
+        serial = self._next_serial()
+        data = _encode(
+            message_type=MessageType.METHOD_CALL,
+            flags=MessageFlag.NONE if start_service else MessageFlag.NO_AUTOSTART,
+            destination=destination,
+            path=path,
+            interface=interface,
+            member=member,
+            signature=signature,
+            body=list(arguments),
+            serial=serial,
+        )
+        future: asyncio.Future[Incoming] = asyncio.get_running_loop().create_future()
+        self._calls[serial] = future
+        try:
+            if not self._write(data, REPLIES_WAITING_MAX):
+                raise BusUnreachableError("the message bus takes no more messages")
+            async with asyncio.timeout(timeout):
+                answer = await future
+        except TimeoutError:
+            raise NoReplyError(f"{destination} did not answer {member} within {timeout:g} s") from None
+        finally:
+            del self._calls[serial]
+        if answer.oversized:
+            raise LimitsExceededError(f"the answer to {member} is too large")
+        if answer.error_name:
+            raise error_of(answer.error_name, _error_text(answer))
+        return answer.body()
+
+    async def call_bus(self, member: str, signature: str = "", arguments: Sequence[Any] = ()) -> list[Any]:
+        """Calls a method of the bus itself. Raises as `call`."""
+        return await self.call(*BUS, member, signature, arguments)
+
+    def emit(self, path: str, interface: str, member: str, signature: str, arguments: Sequence[Any]) -> bool:
+        """Sends a signal to whoever listens. False if it was dropped, because the bus takes none or is gone."""
+        data = _encode(
+            message_type=MessageType.SIGNAL,
+            path=path,
+            interface=interface,
+            member=member,
+            signature=signature,
+            body=list(arguments),
+            serial=self._next_serial(),
+        )
+        sent = self._write(data, SIGNALS_WAITING_MAX)
+        self.signals_dropped += not sent
+        return sent
+
+    def reply(self, call: Incoming, signature: str, arguments: Sequence[Any]) -> bool:
+        """Answers a call. False if the answer was dropped. Raises ValueError if the values do not fit."""
+        if not call.reply_expected:
+            return True
+        return self._send_reply(
+            _encode(
+                message_type=MessageType.METHOD_RETURN,
+                destination=call.sender,
+                reply_serial=call.serial,
+                signature=signature,
+                body=list(arguments),
+                serial=self._next_serial(),
+            )
+        )
+
+    def reply_error(self, call: Incoming, name: str, message: str) -> bool:
+        """Answers a call with an error. False if the answer was dropped."""
+        if not call.reply_expected:
+            return True
+        return self._send_reply(
+            _encode(
+                message_type=MessageType.ERROR,
+                destination=call.sender,
+                reply_serial=call.serial,
+                error_name=name,
+                signature="s",
+                body=[message.replace("\0", " ").encode("utf-8", "replace").decode()],
+                serial=self._next_serial(),
+            )
+        )
+
+    # asyncio.Protocol, called by the loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.set_write_buffer_limits(high=SIGNALS_WAITING_MAX // 4)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        error = BusUnreachableError("the message bus closed the connection" + (f": {exc}" if exc else ""))
+        if self._authenticating is not None and not self._authenticating.done():
+            self._authenticating.set_exception(error)
+        for future in self._calls.values():
+            if not future.done():
+                future.set_exception(error)
+        self._buffer.clear()
+        if not self._closed.done():
+            self._closed.set_result(None)
+
+    def pause_writing(self) -> None:
+        # Whoever makes us write must wait too: what a caller asks for is read once the bus took our answers.
+        assert self._transport is not None
+        if self._authenticating is None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        assert self._transport is not None
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+            if self.on_writable:
+                self.on_writable()
+
+    def data_received(self, data: bytes) -> None:
+        if self._skip:
+            skipped = min(self._skip, len(data))
+            self._skip -= skipped
+            data = data[skipped:]
+        self._buffer += data
+        if self._authenticating is not None:
+            self._authentication_line()
+        else:
+            self._messages()
+
+    # The rest is not public.
+
+    async def _connect(self, address: str) -> None:
+        loop = asyncio.get_running_loop()
+        sock = await _connected_socket(address)
+        try:
+            self._authenticating = loop.create_future()
+            await loop.create_unix_connection(lambda: self, sock=sock)
+        except BaseException:
+            sock.close()
+            raise
+        assert self._transport is not None
+        uid = str(os.getuid()).encode().hex().encode()
+        self._transport.write(b"\0AUTH EXTERNAL " + uid + b"\r\n")
+        await self._authenticating
+        self._authenticating = None
+        self._transport.write(b"BEGIN\r\n")
+        self.unique_name = str((await self.call_bus("Hello"))[0])
+
+    def _authentication_line(self) -> None:
+        assert self._authenticating is not None
+        end = self._buffer.find(b"\r\n")
+        if end < 0 and len(self._buffer) <= AUTHENTICATION_LINE_MAX:
+            return
+        line = bytes(self._buffer[: max(end, 0)])
+        del self._buffer[: end + 2]
+        if self._authenticating.done():
+            return
+        if line.startswith(b"OK "):
+            self._authenticating.set_result(None)
+        else:
+            text = line.decode("ascii", "replace")
+            self._authenticating.set_exception(BusUnreachableError(f"the message bus refused us: {text!r}"))
+
+    def _messages(self) -> None:
+        while len(self._buffer) >= 16 and not self._closed.done():
+            order = {ord("l"): "<", ord("B"): ">"}.get(self._buffer[0])
+            if order is None or self._buffer[3] != 1:
+                LOGGER.error("the message bus does not speak D-Bus any more; connection dropped")
+                self.close()
+                return
+            body, _, fields = struct.unpack_from(order + "III", self._buffer, 4)
+            header = 16 + (fields + 7) // 8 * 8
+            size = header + body
+            if size > self._maximum_message or header > HEADER_MAX:
+                if header <= HEADER_MAX and len(self._buffer) < header:
+                    return
+                self._oversized(header)
+                if size > len(self._buffer):
+                    self._skip = size - len(self._buffer)
+                del self._buffer[:size]
+                continue
+            if len(self._buffer) < size:
+                return
+            frame = bytes(self._buffer[:size])
+            del self._buffer[:size]
+            message = _decode(frame, header)
+            if message is not None:
+                self._received(message)
+
+    def _oversized(self, header: int) -> None:
+        if header > HEADER_MAX:
+            return
+        message = _decode(bytes(self._buffer[:header]), header, oversized=True)
+        if message is None:
+            return
+        if message.kind == MessageType.METHOD_CALL.value:
+            self.reply_error(message, LimitsExceededError.bus_name, "this message is too large")
+        elif message.reply_serial:
+            self._received(message)
+
+    def _received(self, message: Incoming) -> None:
+        if message.reply_serial and message.kind in (MessageType.METHOD_RETURN.value, MessageType.ERROR.value):
+            future = self._calls.get(message.reply_serial)
+            if future is not None and not future.done():
+                future.set_result(message)
+        elif message.kind == MessageType.METHOD_CALL.value and self.on_call:
+            self._guarded(self.on_call, message)
+        elif message.kind == MessageType.SIGNAL.value and self.on_signal:
+            self._guarded(self.on_signal, message)
+
+    def _guarded(self, handler: Callable[[Incoming], None], message: Incoming) -> None:
+        try:
+            handler(message)
+        except Exception:
+            # asyncio would end the connection over it.
+            LOGGER.exception("a message from %s could not be handled", message.sender)
+
+    def _send_reply(self, data: bytes) -> bool:
+        sent = self._write(data, REPLIES_WAITING_MAX)
+        self.replies_dropped += not sent
+        return sent
+
+    def _write(self, data: bytes, waiting_max: int) -> bool:
+        if self._transport is None or self._transport.is_closing() or self.waiting_bytes > waiting_max:
+            return False
+        self._transport.write(data)
+        return True
+
+    def _next_serial(self) -> int:
+        self._serial = self._serial % 0xFFFFFFFF + 1
+        return self._serial
+
+
+def _encode(**fields: Any) -> bytes:
+    try:
+        return bytes(Message(**fields)._marshall())
+    except Exception as error:  # its checks raise a dozen kinds
+        raise ValueError(f"values do not fit {fields.get('signature', '')!r}: {error}") from error
+
+
+def _decode(frame: bytes, header: int, *, oversized: bool = False) -> Incoming | None:
+    try:
+        order = "<" if frame[0] == ord("l") else ">"
+        fields = dict(_Decoder(frame[:header], 12).read_argument(HEADER_FIELDS))
+        return Incoming(
+            kind=frame[1],
+            flags=frame[2],
+            serial=struct.unpack_from(order + "I", frame, 8)[0],
+            sender=_text(fields, FIELD_SENDER),
+            path=_text(fields, FIELD_PATH),
+            interface=_text(fields, FIELD_INTERFACE),
+            member=_text(fields, FIELD_MEMBER),
+            error_name=_text(fields, FIELD_ERROR_NAME),
+            reply_serial=int(fields.get(FIELD_REPLY_SERIAL, 0)),
+            signature=_text(fields, FIELD_SIGNATURE),
+            data=b"" if oversized else frame,
+            body_offset=header,
+            oversized=oversized,
+        )
+    except Exception as error:  # malformed in any way; the bus checks what it forwards, so this is for a bus gone mad
+        LOGGER.warning("a message was ignored, its header cannot be read: %s", error)
+        return None
+
+
+def _text(fields: dict[Any, Any], code: int) -> str:
+    value = fields.get(code, "")
+    if not isinstance(value, str):
+        raise ValueError(f"header field {code} is no string")
+    return value
+
+
+def _error_text(message: Incoming) -> str:
+    with contextlib.suppress(BusError):
+        if message.signature.startswith("s"):
+            return str(message.body()[0])
+    return ""
+
+
+async def _connected_socket(address: str) -> socket.socket:
+    """A connected, non-blocking socket to the first of the addresses that works. Raises OSError, BusError."""
+    failure: OSError | None = None
+    for path in _socket_paths(address):
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            while True:
+                try:
+                    sock.connect(path)
+                    return sock
+                except BlockingIOError:
+                    # The bus is frozen and its backlog full. A Unix socket cannot be waited for in that state, and
+                    # asyncio would take it for connected.
+                    await asyncio.sleep(0.1)
+        except OSError as error:
+            sock.close()
+            failure = error
+        except BaseException:
+            sock.close()
+            raise
+    if failure is None:
+        raise BusUnreachableError(f"{address!r} names no Unix socket")
+    raise failure
+
+
+def _socket_paths(address: str) -> list[bytes]:
+    """The Unix sockets of a D-Bus address, abstract ones with a leading NUL. Source: D-Bus specification."""
+    paths = []
+    for entry in address.split(";"):
+        transport, _, pairs = entry.partition(":")
+        if transport != "unix":
+            continue
+        for pair in pairs.split(","):
+            key, _, value = pair.partition("=")
+            if key == "path":
+                paths.append(unquote_to_bytes(value))
+            elif key == "abstract":
+                paths.append(b"\0" + unquote_to_bytes(value))
+    return paths
