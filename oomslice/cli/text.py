@@ -139,7 +139,8 @@ def local_time(realtime_usec: int, terminal: Terminal, *, milli: bool = False) -
 
 def clock(realtime_usec: int, terminal: Terminal) -> str:
     """The time of day to the millisecond: "01:49:30.123"."""
-    return local_time(realtime_usec, terminal, milli=True).split(" ")[1] if realtime_usec > 0 else "-"
+    _, _, rest = local_time(realtime_usec, terminal, milli=True).partition(" ")
+    return rest.partition(" ")[0] if rest and realtime_usec > 0 else "-"
 
 
 def when(realtime_usec: int, terminal: Terminal) -> str:
