@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from oomslice import __version__
+from oomslice.bus.backend import ExplainedDomain, SliceRow
 from oomslice.daemon.planner import Planner
 from oomslice.decisions.record import Decision
 from oomslice.decisions.store import DecisionStore
@@ -101,7 +102,7 @@ class DaemonBackend:
         """What is wrong in unit files and YAML, as of the newest plan."""
         return list(self._planner.problems)
 
-    def slices(self) -> list[dict[str, Any]]:
+    def slices(self) -> list[SliceRow]:
         """All units of the plan, parents before children."""
         policy = self._planner.policy
         return [_listed(unit) for unit in policy.units] if policy else []
@@ -122,7 +123,7 @@ class DaemonBackend:
         """One stored decision. Raises NoSuchDecisionError."""
         return self._store.get(id)
 
-    def explain(self) -> list[dict[str, Any]]:
+    def explain(self) -> list[ExplainedDomain]:
         """For each domain, who would be chosen now and why nobody else."""
         policy = self._planner.policy
         return _explained(policy, self._planner) if policy else []
@@ -132,22 +133,31 @@ class DaemonBackend:
         await self._reload()
 
 
-def _explained(policy: Policy, planner: Planner) -> list[dict[str, Any]]:
+def _explained(policy: Policy, planner: Planner) -> list[ExplainedDomain]:
     usage = planner.usage()
     return [
         {
             "domain": policy.units[domain.unit].name,
-            "rank_by": domain.rank_by.value,
-            "candidates": rank(policy, usage, domain=index),
+            "candidates": [
+                {
+                    "name": unit.name,
+                    "priority": unit.priority,
+                    "metric": unit.metric,
+                    "verdict": unit.verdict,
+                    "priority_origin": unit.priority_origin,
+                    "reason": unit.reason,
+                }
+                for unit in rank(policy, usage, domain=index)
+            ],
         }
         for index, domain in enumerate(policy.domains)
     ]
 
 
-def _listed(unit: PolicyUnit) -> dict[str, Any]:
+def _listed(unit: PolicyUnit) -> SliceRow:
     return {
         "name": unit.name,
-        "path": unit.path,
+        "cgroup": unit.path,
         "priority": unit.priority,
         "protected": unit.protected or unit.self_,
         "candidate": unit.candidate,

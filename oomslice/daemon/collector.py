@@ -32,7 +32,7 @@ class Collector:
         self._emit = emit
 
     def collect(self, ring: Ring, names: Mapping[int, str]) -> int:
-        """Stores what the ring holds; returns how many decisions were new. A store that fails leaves them in the ring."""
+        """Stores what the ring holds; returns how many decisions were new. If that fails, they stay in the ring."""
         new = 0
         for decision in ring.drain(names, self._boot_id):
             try:

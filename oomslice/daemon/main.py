@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -34,7 +35,9 @@ log = logging.getLogger("oomsliced")
 
 SETTLE_SEC = 0.02
 """Units come in bursts (a target, a session): one plan for a burst, but no unit waits longer than this for its plan."""
-RETRY_SEC = 2.0
+READY_SEC = 30.0
+"""After this long without a first plan the service counts as started: the core acts on its stored one."""
+RETRY_SEC = 0.5
 """Pause when systemd did not answer or a plan was refused: the last plan goes on meanwhile."""
 
 
@@ -90,7 +93,8 @@ class Daemon:
                 watchdog(),
             )
         ]
-        await asyncio.wait([first_plan, loop.create_task(stop.wait())], timeout=30, return_when=asyncio.FIRST_COMPLETED)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(first_plan, READY_SEC)
         notify("READY=1", f"STATUS={self._status_text()}")
         await stop.wait()
         notify("STOPPING=1")

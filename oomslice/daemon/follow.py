@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Listens to what PID 1 says of its units and passes on one thing only: that it is time to ask it again.
+
+Source of the signals: org.freedesktop.systemd1(5).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from oomslice.bus.transport import Connection, Incoming
+from oomslice.errors import BusError
+
+log = logging.getLogger("oomsliced")
+
+SYSTEMD = "org.freedesktop.systemd1"
+SYSTEMD_PATH = "/org/freedesktop/systemd1"
+MANAGER = "org.freedesktop.systemd1.Manager"
+UNIT = "org.freedesktop.systemd1.Unit"
+WITH_CGROUP = ("_2eservice", "_2escope", "_2eslice")
+"""How the object paths of units end that have a cgroup."""
+MATCHES = (
+    *(
+        f"type='signal',sender='{SYSTEMD}',path='{SYSTEMD_PATH}',interface='{MANAGER}',member='{member}'"
+        for member in ("UnitNew", "UnitRemoved", "Reloading")
+    ),
+    f"type='signal',sender='{SYSTEMD}',path_namespace='{SYSTEMD_PATH}/unit',"
+    f"interface='org.freedesktop.DBus.Properties',member='PropertiesChanged',arg0='{UNIT}'",
+)
+RETRY_SEC = 2.0
+
+
+async def follow_units(changed: Callable[..., None]) -> None:
+    """Calls `changed()` when units came or went, `changed(full=True)` after a daemon-reload or a gap in listening.
+
+    Runs until cancelled; a bus that goes away is waited for.
+    """
+    said = ""
+    while True:
+        try:
+            await _follow(changed)
+            said = ""
+        except BusError as error:
+            if str(error) != said:
+                said = str(error)
+                log.warning("cannot follow systemd's units: %s", error)
+        await asyncio.sleep(RETRY_SEC)
+
+
+async def _follow(changed: Callable[..., None]) -> None:
+    connection = await Connection.open()
+    active: dict[str, Any] = {}
+
+    def heard(message: Incoming) -> None:
+        if message.member == "Reloading":
+            # True at the start, false when the new state is there.
+            if message.body() == [False]:
+                changed(full=True)
+        elif message.member in ("UnitNew", "UnitRemoved"):
+            if str(message.body()[1]).endswith(WITH_CGROUP):
+                active.pop(message.body()[1], None)
+                changed()
+        elif message.member == "PropertiesChanged" and message.path.endswith(WITH_CGROUP):
+            state = message.body()[1].get("ActiveState")
+            if state is not None and active.get(message.path) != state:
+                active[message.path] = state
+                changed()
+
+    connection.on_signal = heard
+    try:
+        for rule in MATCHES:
+            await connection.call_bus("AddMatch", "s", [rule])
+        await connection.call(SYSTEMD, SYSTEMD_PATH, MANAGER, "Subscribe")
+        changed(full=True)
+        await connection.wait_closed()
+    finally:
+        connection.close()
