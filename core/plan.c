@@ -24,8 +24,10 @@ enum {
 };
 
 /* The arrays follow one another without padding, and each starts aligned. */
-_Static_assert(sizeof(struct oomslice_plan_header) % alignof(struct oomslice_plan_unit) == 0, "units are aligned");
-_Static_assert(sizeof(struct oomslice_plan_unit) % alignof(struct oomslice_plan_domain) == 0, "domains are aligned");
+_Static_assert(sizeof(struct oomslice_plan_header) % alignof(struct oomslice_plan_unit) == 0,
+               "units are aligned");
+_Static_assert(sizeof(struct oomslice_plan_unit) % alignof(struct oomslice_plan_domain) == 0,
+               "domains are aligned");
 
 static uint64_t fnv1a(uint64_t hash, const void *data, size_t size) {
         const unsigned char *bytes = data;

@@ -23,25 +23,25 @@ static const char magic[8] = {'O', 'O', 'M', 'S', 'L', 'R', 'N', 'G'};
 #define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
 
 _Static_assert(ARRAY_SIZE(((struct oomslice_record *) 0)->pids) == OOMSLICE_RECORD_PIDS, "as declared");
-_Static_assert(ARRAY_SIZE(((struct oomslice_record *) 0)->candidates) == OOMSLICE_RECORD_CANDIDATES, "as declared");
-_Static_assert(sizeof(((struct oomslice_record *) 0)->domain_name) == OOMSLICE_UNIT_NAME_MAX, "a unit name fits");
-_Static_assert(sizeof(((struct oomslice_record *) 0)->victim_name) == OOMSLICE_UNIT_NAME_MAX, "a unit name fits");
+_Static_assert(ARRAY_SIZE(((struct oomslice_record *) 0)->candidates) == OOMSLICE_RECORD_CANDIDATES,
+               "as declared");
+_Static_assert(sizeof(((struct oomslice_record *) 0)->domain_name) == OOMSLICE_UNIT_NAME_MAX,
+               "a unit name fits");
+_Static_assert(sizeof(((struct oomslice_record *) 0)->victim_name) == OOMSLICE_UNIT_NAME_MAX,
+               "a unit name fits");
 /* A lock hidden in a library would be lost with the process that held it. */
 _Static_assert(__atomic_always_lock_free(sizeof(uint64_t), 0), "64-bit counters are lock-free");
 
 static struct oomslice_record *slot(const void *map, uint64_t sequence) {
         size_t index = (size_t) ((sequence - 1) % OOMSLICE_RING_SLOTS);
 
-        return (struct oomslice_record *) ((char *) map + OOMSLICE_RING_HEADER_SIZE + index * OOMSLICE_RECORD_SIZE);
+        return (struct oomslice_record *) ((char *) map + OOMSLICE_RING_HEADER_SIZE +
+                                           index * OOMSLICE_RECORD_SIZE);
 }
 
 /* How many slots are taken; more than there are if the counters make no sense. */
 static uint64_t used(uint64_t head, uint64_t tail) {
         return head - tail; /* a tail beyond the head wraps to a huge number, which is what is wanted */
-}
-
-static void set_final(struct oomslice_record *record) {
-        oomslice_ring_set_state(record, OOMSLICE_RECORD_FINAL);
 }
 
 void oomslice_ring_init(void *map, uint64_t ring_id) {
@@ -107,13 +107,13 @@ uint32_t oomslice_ring_recover(void *map) {
                 struct oomslice_record *record = slot(map, tail + i);
 
                 if (record->sequence != tail + i) {
-                        /* No order of writes of ours leaves this behind, but the reader must not wait here for ever. */
+                        /* No death of ours leaves this behind, but the reader must not wait here for ever. */
                         memset(record, 0, sizeof(*record));
                         record->sequence = tail + i;
                 } else if (__atomic_load_n(&record->state, __ATOMIC_ACQUIRE) == OOMSLICE_RECORD_FINAL)
                         continue;
                 record->outcome = OOMSLICE_OUTCOME_INTERRUPTED;
-                set_final(record);
+                oomslice_ring_set_state(record, OOMSLICE_RECORD_FINAL);
                 recovered++;
         }
         return recovered;

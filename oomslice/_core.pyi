@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Typed contract of the C module, kept by hand; tests/unit/test_core_stub.py holds it against the module.
+
+What the constants, structs and functions mean is said in the headers of core/, which cffi_build.py reads.
+"""
+
+from typing import Any, Protocol, TypeAlias
+
+CData: TypeAlias = Any
+"""A C value owned or pointed to by cffi. Exists for type checkers only."""
+
+class _CType(Protocol):
+    cname: str
+    kind: str
+    fields: list[tuple[str, Any]]
+    args: tuple[Any, ...]
+    result: Any
+
+class _FFI:
+    """The part of cffi.FFI that this package uses."""
+
+    NULL: CData
+    error: type[Exception]
+    def new(self, cdecl: str, init: Any = ...) -> CData: ...
+    def cast(self, cdecl: str, source: Any) -> CData: ...
+    def buffer(self, cdata: CData, size: int = ...) -> Any: ...
+    def from_buffer(self, cdecl: str, python_buffer: Any, require_writable: bool = ...) -> CData: ...
+    def memmove(self, dest: Any, src: Any, n: int) -> None: ...
+    def string(self, cdata: CData, maxlen: int = ...) -> bytes: ...
+    def sizeof(self, cdecl: Any) -> int: ...
+    def alignof(self, cdecl: str) -> int: ...
+    def offsetof(self, cdecl: str, *fields_or_indexes: str | int) -> int: ...
+    def typeof(self, cdecl: Any) -> _CType: ...
+    def addressof(self, cdata: CData, *fields_or_indexes: str | int) -> CData: ...
+    def gc(self, cdata: CData, destructor: Any, size: int = ...) -> CData: ...
+
+class _Library:
+    # core/plan.h
+    OOMSLICE_PLAN_VERSION: int
+    OOMSLICE_PLAN_UNITS_MAX: int
+    OOMSLICE_PLAN_DOMAINS_MAX: int
+    OOMSLICE_PLAN_SIZE_MAX: int
+    OOMSLICE_UNIT_NAME_MAX: int
+    OOMSLICE_PLAN_TIME_MAX_S: int
+    OOMSLICE_PRIORITY_MIN: int
+    OOMSLICE_PRIORITY_MAX: int
+    OOMSLICE_PSI_WINDOW_MIN_US: int
+    OOMSLICE_PSI_WINDOW_MAX_US: int
+    OOMSLICE_UNIT_CANDIDATE: int
+    OOMSLICE_UNIT_PROTECTED: int
+    OOMSLICE_UNIT_SELF: int
+    OOMSLICE_UNIT_LEFT_TO_OOMD: int
+    OOMSLICE_UNIT_DRY_RUN: int
+    OOMSLICE_RANK_MEMORY: int
+    OOMSLICE_RANK_SWAP: int
+    OOMSLICE_RANK_GROWTH: int
+    OOMSLICE_RANK_REFAULT: int
+    OOMSLICE_PSI_NONE: int
+    OOMSLICE_PSI_SOME: int
+    OOMSLICE_PSI_FULL: int
+    OOMSLICE_PLAN_OK: int
+    OOMSLICE_PLAN_E_SEALS: int
+    OOMSLICE_PLAN_E_SIZE: int
+    OOMSLICE_PLAN_E_MAGIC: int
+    OOMSLICE_PLAN_E_VERSION: int
+    OOMSLICE_PLAN_E_CHECKSUM: int
+    OOMSLICE_PLAN_E_BOUNDS: int
+    OOMSLICE_PLAN_E_PARENT: int
+    OOMSLICE_PLAN_E_NAME: int
+    OOMSLICE_PLAN_E_DOMAIN: int
+    OOMSLICE_PLAN_E_GENERATION: int
+    OOMSLICE_PLAN_E_DESCRIPTORS: int
+    OOMSLICE_PLAN_E_CGROUP: int
+    OOMSLICE_PLAN_E_SEQUENCE: int
+    def oomslice_plan_finish(self, data: CData, size: int, /) -> int: ...
+    def oomslice_plan_check(self, data: CData, size: int, planp: CData, detailp: CData, /) -> int: ...
+    def oomslice_plan_check_seals(self, fd: int, sizep: CData, /) -> int: ...
+    def oomslice_plan_is_below(self, plan: CData, unit: int, ancestor: int, /) -> int: ...
+    def oomslice_plan_name(self, plan: CData, unit: int, /) -> CData: ...
+    def oomslice_plan_result_text(self, result: int, /) -> CData: ...
+
+    # core/select.h
+    OOMSLICE_VERDICT_ELIGIBLE: int
+    OOMSLICE_VERDICT_CHOSEN: int
+    OOMSLICE_VERDICT_EMPTY: int
+    OOMSLICE_VERDICT_TRIED: int
+    OOMSLICE_VERDICT_GONE: int
+    OOMSLICE_VERDICT_LEFT_TO_OOMD: int
+    OOMSLICE_VERDICT_PROTECTED: int
+    OOMSLICE_VERDICT_SELF: int
+    OOMSLICE_VERDICT_CONTAINER: int
+    OOMSLICE_VERDICT_OUTSIDE: int
+    OOMSLICE_CANDIDATE_POPULATED: int
+    OOMSLICE_CANDIDATE_GONE: int
+    OOMSLICE_CANDIDATE_TRIED: int
+    OOMSLICE_CANDIDATE_BELOW: int
+    def oomslice_select(self, candidates: CData, count: int, /) -> int: ...
+    def oomslice_verdict_text(self, verdict: int, /) -> CData: ...
+
+    # core/ring.h
+    OOMSLICE_RING_VERSION: int
+    OOMSLICE_RING_SLOTS: int
+    OOMSLICE_RING_HEADER_SIZE: int
+    OOMSLICE_RECORD_SIZE: int
+    OOMSLICE_RECORD_PIDS: int
+    OOMSLICE_RECORD_CANDIDATES: int
+    OOMSLICE_RING_SIZE: int
+    OOMSLICE_TRIGGER_AVAILABLE: int
+    OOMSLICE_TRIGGER_THRASH: int
+    OOMSLICE_TRIGGER_PRESSURE: int
+    OOMSLICE_TRIGGER_KERNEL: int
+    OOMSLICE_RECORD_EMPTY: int
+    OOMSLICE_RECORD_CHOSEN: int
+    OOMSLICE_RECORD_SIGNALLED: int
+    OOMSLICE_RECORD_FINAL: int
+    OOMSLICE_OUTCOME_PENDING: int
+    OOMSLICE_OUTCOME_FREED: int
+    OOMSLICE_OUTCOME_DEADLINE: int
+    OOMSLICE_OUTCOME_DRY_RUN: int
+    OOMSLICE_OUTCOME_NO_CANDIDATE: int
+    OOMSLICE_OUTCOME_FAILED: int
+    OOMSLICE_OUTCOME_GONE: int
+    OOMSLICE_OUTCOME_INTERRUPTED: int
+    OOMSLICE_OUTCOME_REFUSED: int
+    def oomslice_ring_init(self, map: CData, ring_id: int, /) -> None: ...
+    def oomslice_ring_check(self, map: CData, /) -> int: ...
+    def oomslice_ring_take(self, map: CData, /) -> CData: ...
+    def oomslice_ring_set_state(self, record: CData, state: int, /) -> None: ...
+    def oomslice_ring_recover(self, map: CData, /) -> int: ...
+    def oomslice_ring_next(self, map: CData, /) -> CData: ...
+    def oomslice_ring_release(self, map: CData, sequence: int, /) -> None: ...
+
+    # core/channel.h
+    OOMSLICE_CHANNEL_VERSION: int
+    OOMSLICE_CHANNEL_DESCRIPTORS: int
+    OOMSLICE_MESSAGE_HELLO: int
+    OOMSLICE_MESSAGE_HELLO_REPLY: int
+    OOMSLICE_MESSAGE_PLAN_BEGIN: int
+    OOMSLICE_MESSAGE_PLAN_DESCRIPTORS: int
+    OOMSLICE_MESSAGE_PLAN_COMMIT: int
+    OOMSLICE_MESSAGE_PLAN_REPLY: int
+    OOMSLICE_MESSAGE_STATE: int
+    OOMSLICE_MESSAGE_STATE_REPLY: int
+    OOMSLICE_FEATURE_LOCKED: int
+    OOMSLICE_FEATURE_REALTIME: int
+    OOMSLICE_FEATURE_CGROUP_KILL: int
+    OOMSLICE_FEATURE_MRELEASE: int
+    OOMSLICE_FEATURE_PSI_MACHINE: int
+    OOMSLICE_FEATURE_PSI_DOMAINS: int
+    OOMSLICE_FEATURE_MEMORY: int
+
+    # core/psi.h
+    def oomslice_psi_open(self, dir_fd: int, path: bytes, trigger: CData, /) -> int: ...
+
+    # core/cgroup.h
+    def oomslice_cgroup_kill(self, cgroup_fd: int, /) -> int: ...
+    def oomslice_cgroup_id(self, cgroup_fd: int, idp: CData, /) -> int: ...
+    def oomslice_cgroup_open_by_id(self, root_fd: int, id: int, /) -> int: ...
+
+    # core/kill.h
+    def oomslice_pidfd_open(self, pid: int, /) -> int: ...
+    def oomslice_pidfd_send_signal(self, pidfd: int, signal: int, /) -> int: ...
+    def oomslice_process_mrelease(self, pidfd: int, /) -> int: ...
+
+ffi: _FFI
+lib: _Library
