@@ -34,3 +34,21 @@ class Usage:
     """workingset_refault_anon + workingset_refault_file"""
     processes: int = 0
     populated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryInfo:
+    """The machine's memory in bytes. Source: /proc/meminfo, proc_meminfo(5)."""
+
+    total: int
+    available: int
+    swap_total: int
+    swap_free: int
+
+
+def unit_name(path: str) -> str:
+    """The unit that a cgroup path stands for: its last part, without the "_" that systemd escapes some names with."""
+    if path == "/":
+        return "-.slice"
+    name = path.rpartition("/")[2]
+    return name[1:] if name.startswith("_") and len(name) > 1 else name

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A loaded slice, service or scope that has a cgroup. Sizes in bytes; None where systemd says "infinity" or has no such property.
+    """A loaded slice, service or scope that has a cgroup.
 
-    Source: org.freedesktop.systemd1(5).
+    Sizes in bytes; None where systemd says "infinity" or has no such property. Source: org.freedesktop.systemd1(5).
     """
 
     name: str
