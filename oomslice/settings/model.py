@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
@@ -75,6 +76,9 @@ class PressureTrigger:
         return f"{self.kind.value} {format_usec(self.stall_usec)}/{format_usec(self.window_usec)}"
 
 
+_LOOKS_LIKE_DELAY = re.compile(r"@[\s+.0-9]")
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One step of a ladder: `name[:argument][@delay]`, the delay counted from the trigger (microseconds)."""
@@ -85,8 +89,22 @@ class Step:
 
     def __str__(self) -> str:
         argument = f":{self.argument}" if self.argument is not None else ""
-        delay = f"@{format_usec(self.delay_usec)}" if self.delay_usec else ""
+        # "purge:/run/a@5s" would read as a delay: where an argument could be taken so, the delay is always written.
+        if self.delay_usec or _LOOKS_LIKE_DELAY.search(argument):
+            delay = f"@{format_usec(self.delay_usec)}"
+        else:
+            delay = ""
         return f"{self.name}{argument}{delay}"
+
+
+_TIME_UNITS = (
+    ("d", 86_400_000_000),
+    ("h", 3_600_000_000),
+    ("min", 60_000_000),
+    ("s", 1_000_000),
+    ("ms", 1000),
+    ("us", 1),
+)
 
 
 def format_usec(usec: int) -> str:
@@ -94,7 +112,7 @@ def format_usec(usec: int) -> str:
     if usec == 0:
         return "0"
     parts = []
-    for unit, size in (("d", 86_400_000_000), ("h", 3_600_000_000), ("min", 60_000_000), ("s", 1_000_000), ("ms", 1000), ("us", 1)):
+    for unit, size in _TIME_UNITS:
         count, usec = divmod(usec, size)
         if count:
             parts.append(f"{count}{unit}")
@@ -115,7 +133,7 @@ class UnitSettings:
     dry_run: bool | None = None
     tier: str | None = None
     on_decision: str | None = None
-    sources: Mapping[str, Source] = field(default=MappingProxyType({}), compare=False)
+    sources: Mapping[str, Source] = field(default_factory=lambda: MappingProxyType({}), compare=False)
     """Field name -> where its value was written."""
 
     def over(self, weaker: UnitSettings) -> UnitSettings:
@@ -146,7 +164,7 @@ SETTING_KEYS: Mapping[str, str] = MappingProxyType(
         "OnDecision": "on_decision",
     }
 )
-"""Key in a unit file -> field of UnitSettings. In YAML the same keys are written priority, kill-scope, cooldown-sec, ..."""
+"""Key in a unit file -> field of UnitSettings. In YAML: priority, kill-scope, cooldown-sec, ..."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,10 +181,23 @@ class Amount:
         assert self.permyriad is not None
         return total * self.permyriad // 10_000
 
+    def __str__(self) -> str:
+        """As it is written: "64M", "4%", "2.5%"."""
+        if self.bytes is None:
+            whole, hundredths = divmod(self.permyriad or 0, 100)
+            return f"{whole}.{hundredths:02}".rstrip("0").rstrip(".") + "%" if hundredths else f"{whole}%"
+        for unit, size in (("T", 2**40), ("G", 2**30), ("M", 2**20), ("K", 2**10)):
+            if self.bytes and self.bytes % size == 0:
+                return f"{self.bytes // size}{unit}"
+        return str(self.bytes)
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Settings for units that nobody can edit, by shell glob on the unit name; later rules win, unit files win over all."""
+    """Settings for units that nobody can edit, by shell glob on the unit name.
+
+    Later rules win over earlier ones, unit files win over all.
+    """
 
     match: tuple[str, ...]
     settings: UnitSettings
@@ -205,7 +236,7 @@ class Limits:
 class Configuration:
     """All of oomslice.yaml and its drop-ins."""
 
-    tiers: Mapping[str, UnitSettings] = MappingProxyType({})
+    tiers: Mapping[str, UnitSettings] = field(default_factory=lambda: MappingProxyType({}))
     rules: tuple[Rule, ...] = ()
     machine: MachineTriggers = MachineTriggers()
     limits: Limits = Limits()

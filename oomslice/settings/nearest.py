@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The right name that was probably meant by a wrong one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+_LONGEST = 64  # nobody mistypes a name into this many characters, and comparing takes time with their square
+
+
+def _plain(name: str) -> str:
+    """Without case, dashes and underscores: "kill_scope", "KillScope" and "kill-scope" are one."""
+    return name.casefold().replace("-", "").replace("_", "")
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """The one of `names` that is most like `name`; None if none is like it."""
+    if not name or len(name) > _LONGEST:
+        return None
+    plain = {_plain(right): right for right in names}
+    found = difflib.get_close_matches(_plain(name), plain, n=1, cutoff=0.6)
+    return plain[found[0]] if found else None

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Actions=: the ladder, its steps, what each takes, and which ladders make sense.
+
+A step is `name[:argument][@delay]`. A delay is counted from the trigger, so delays never fall from step to step.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from oomslice.settings.model import Step
+from oomslice.settings.nearest import nearest
+from oomslice.settings.unitname import UnitNameKind
+from oomslice.settings.values import (
+    TIME_MAX_USEC,
+    WHITESPACE,
+    BadValueError,
+    parse_integer_between,
+    parse_size,
+    parse_startable_unit,
+    parse_time_between,
+    shown,
+)
+from oomslice.settings.words import join_words, split_words
+
+STEPS_MAX = 32
+PATH_MAX = 4095
+"""Bytes, as the kernel's PATH_MAX without its NUL."""
+
+
+class Takes(enum.Enum):
+    """Whether a step takes an argument."""
+
+    NOTHING = "nothing"
+    OPTIONAL = "optional"
+    REQUIRED = "required"
+
+
+@dataclass(frozen=True, slots=True)
+class StepKind:
+    """What one kind of step takes and whether a ladder can end in it."""
+
+    name: str
+    takes: Takes = Takes.NOTHING
+    example: str = ""
+    ends: bool = False
+    """memory comes free, or stops being taken, whatever the processes do"""
+    carried_out: bool = False
+    """oomslice does it today; the others are read and checked, and said to be without effect"""
+    at_sign: bool = False
+    """its argument may hold an "@" of its own"""
+
+
+STEPS: Mapping[str, StepKind] = MappingProxyType(
+    {
+        kind.name: kind
+        for kind in (
+            StepKind("warn"),
+            StepKind("reclaim", Takes.OPTIONAL, "reclaim:256M"),
+            StepKind("throttle", Takes.OPTIONAL, "throttle:80"),
+            StepKind("freeze", ends=True),
+            StepKind("purge", Takes.REQUIRED, "purge:/run/cache", at_sign=True),
+            StepKind("checkpoint", Takes.OPTIONAL, "checkpoint:/var/lib/checkpoints", ends=True, at_sign=True),
+            StepKind("start", Takes.REQUIRED, "start:notify.service", at_sign=True),
+            StepKind("terminate"),
+            StepKind("kill", ends=True, carried_out=True),
+        )
+    }
+)
+
+_DELAY_BEGINS = re.compile(r"[\s+.0-9]")
+
+
+def parse_step(text: str) -> Step:
+    """One step, quotes already removed. Raises BadValueError.
+
+    >>> parse_step("throttle:80@2s")
+    Step(name='throttle', argument='80', delay_usec=2000000)
+    """
+    name = re.split("[:@]", text, maxsplit=1)[0]
+    kind = STEPS.get(name)
+    if kind is None:
+        near = nearest(name, STEPS)
+        right = f"did you mean {near}?" if near else f"steps are {', '.join(STEPS)}"
+        raise BadValueError(f'has the unknown step "{shown(name, 40)}"; {right}')
+    argument, delay = _split(kind, text[len(name) :])
+    try:
+        if delay is None:
+            delay_usec = 0
+        else:
+            delay_usec = parse_time_between(delay, 0, TIME_MAX_USEC)
+    except BadValueError as error:
+        raise BadValueError(f'has the step {name} with the delay "{shown(delay or "", 40)}", which {error}') from None
+    if argument is None:
+        if kind.takes is Takes.REQUIRED:
+            raise BadValueError(f'has the step {name} without an argument; write it like "{kind.example}"')
+        return Step(name, None, delay_usec)
+    if kind.takes is Takes.NOTHING:
+        raise BadValueError(f"has the step {name} with an argument; it takes none")
+    try:
+        return Step(name, _ARGUMENTS[name](argument), delay_usec)
+    except BadValueError as error:
+        raise BadValueError(f'has the step {name} with "{shown(argument, 60)}", which {error}') from None
+
+
+def _split(kind: StepKind, rest: str) -> tuple[str | None, str | None]:
+    """Argument and delay of what follows a step's name.
+
+    Names of units and paths may hold an "@": there a delay is what follows the last one, if it begins as a time does
+    and is no part of a unit's name ("start:notify@1.service").
+    """
+    if rest.startswith("@"):
+        return None, rest[1:]
+    if not rest:
+        return None, None
+    before, at, after = rest[1:].rpartition("@")
+    if not at:
+        return after, None
+    if not kind.at_sign:
+        before, _, after = rest[1:].partition("@")
+        return before, after
+    if _DELAY_BEGINS.match(after) and _is_time(after):
+        return before, after
+    return rest[1:], None
+
+
+def _is_time(text: str) -> bool:
+    try:
+        parse_time_between(text, 0, TIME_MAX_USEC)
+    except BadValueError:
+        return False
+    return True
+
+
+def _size_argument(text: str) -> str:
+    if parse_size(text) == 0:
+        raise BadValueError("is no memory at all; write a size of more than 0")
+    return text.strip(WHITESPACE)
+
+
+def _percent_argument(text: str) -> str:
+    return str(parse_integer_between(text.removesuffix("%"), 1, 100))
+
+
+def _path_argument(text: str) -> str:
+    if not text.startswith("/"):
+        raise BadValueError("is not an absolute path; it must begin with /")
+    if "%" in text:
+        raise BadValueError("has a %; specifiers such as %t are not expanded here: write the path in full")
+    if any(not character.isprintable() for character in text):
+        raise BadValueError("has a character that a path should not have")
+    if len(text.encode("utf-8", "surrogatepass")) > PATH_MAX:
+        raise BadValueError("is longer than a path can be")
+    parts = [part for part in text.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        raise BadValueError('has a ".."; write the path without')
+    if not parts:
+        raise BadValueError("is the root directory; write the directory that is meant")
+    return "/" + "/".join(parts)
+
+
+def _unit_argument(text: str) -> str:
+    if parse_startable_unit(text) is UnitNameKind.TEMPLATE:
+        raise BadValueError('is a template; name an instance of it, as in "notify@oom.service"')
+    return text
+
+
+_ARGUMENTS: Mapping[str, Callable[[str], str]] = {
+    "reclaim": _size_argument,
+    "throttle": _percent_argument,
+    "purge": _path_argument,
+    "checkpoint": _path_argument,
+    "start": _unit_argument,
+}
+
+
+def parse_steps(words: Iterable[str]) -> tuple[Step, ...]:
+    """A ladder of steps, quotes already removed. Raises BadValueError; one bad step makes the ladder bad."""
+    steps = [parse_step(word) for word in words]
+    if not steps:
+        raise BadValueError("has no step; write steps such as kill, or nothing at all to reset")
+    if len(steps) > STEPS_MAX:
+        raise BadValueError(f"has more than {STEPS_MAX} steps")
+    for earlier, later in zip(steps, steps[1:], strict=False):
+        if earlier.name == "kill":
+            raise BadValueError(f"has the step {later.name} after kill, which ends a ladder; put kill last")
+        if later.delay_usec < earlier.delay_usec:
+            raise BadValueError(
+                f'has "{later}" after "{earlier}"; delays count from the trigger, so they cannot become smaller'
+            )
+    return tuple(steps)
+
+
+def parse_actions(text: str) -> tuple[Step, ...]:
+    """The value of Actions=: steps between white space, quoted as in systemd's lists. Raises BadValueError."""
+    return parse_steps(split_words(text))
+
+
+def format_actions(steps: Iterable[Step]) -> str:
+    """The text that parse_actions() reads as `steps`.
+
+    >>> format_actions(parse_actions("warn 'kill@1min 30s'"))
+    'warn "kill@1min 30s"'
+    """
+    return join_words(str(step) for step in steps)
