@@ -110,29 +110,31 @@ def missing_module(error: ModuleNotFoundError) -> CommandFailure:
 
 
 def unanswered(error: BusError, root: Path = Path("/")) -> CommandFailure:
-    """Why nobody answered, the most basic reason first."""
+    """Why nobody answered, the most basic reason first. `root` is where the file system begins."""
+    from oomslice.bus.errors import AccessDeniedError, BusUnreachableError, NotRunningError
+
+    if isinstance(error, AccessDeniedError):
+        return CommandFailure(str(error), Exit.NO_PERMISSION, "Try again as root.")
+    if isinstance(error, (NotRunningError, BusUnreachableError)):
+        if (root / "sys/fs/cgroup").is_dir() and not (root / CONTROLLERS).exists():
+            return CommandFailure(
+                "this machine has no cgroup v2 at /sys/fs/cgroup, and oomslice needs it",
+                Exit.NOT_INSTALLED,
+                "Boot with systemd.unified_cgroup_hierarchy=1 on the kernel command line.",
+            )
+        if not (root / DAEMON).exists():
+            return CommandFailure(
+                "only the Python library of oomslice is installed: no daemon looks after this machine",
+                Exit.NOT_INSTALLED,
+                "pip cannot install the system parts. Install the package: apt install ./oomslice_VERSION_amd64.deb\n"
+                "oomslicectl verify FILE works without them.",
+            )
     text = str(error)
-    if (root / "sys/fs/cgroup").is_dir() and not (root / CONTROLLERS).exists():
-        return CommandFailure(
-            "this machine has no cgroup v2 at /sys/fs/cgroup, and oomslice needs it",
-            Exit.NOT_INSTALLED,
-            "Boot with the kernel command line systemd.unified_cgroup_hierarchy=1 (and without cgroup_disable=memory).",
-        )
-    if not (root / DAEMON).exists():
-        return CommandFailure(
-            "only the Python library of oomslice is installed; nothing looks after this machine",
-            Exit.NOT_INSTALLED,
-            "A wheel cannot hold the system parts. Install the package: apt install ./oomslice_VERSION_amd64.deb\n"
-            "oomslicectl verify FILE works without them.",
-        )
-    if "AccessDenied" in text or "not allowed" in text or "ermission denied" in text:
-        return CommandFailure(f"not allowed: {text}", Exit.NO_PERMISSION, "Try again as root.")
     return CommandFailure(
-        f"oomsliced does not answer: {text}",
+        text if "oomsliced" in text else f"oomsliced cannot be asked: {text}",
         Exit.NOT_RUNNING,
-        "Start it with: systemctl start oomsliced.service\n"
-        "Why it does not run: systemctl status oomsliced.service; journalctl -u oomsliced.service\n"
-        "oomslice-core goes on with its last plan meanwhile, if it runs: systemctl status oomslice-core.service",
+        "Why it does not answer: systemctl status oomsliced.service; journalctl -b -u oomsliced.service\n"
+        "oomslice-core goes on with its last plan meanwhile: systemctl status oomslice-core.service",
     )
 
 

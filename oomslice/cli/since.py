@@ -7,20 +7,7 @@ from __future__ import annotations
 import re
 from datetime import datetime, timedelta, tzinfo
 
-UNITS_USEC = {
-    **dict.fromkeys(("usec", "us", "µs", "μs"), 1),
-    **dict.fromkeys(("msec", "ms"), 1000),
-    **dict.fromkeys(("seconds", "second", "sec", "s", ""), 1_000_000),
-    **dict.fromkeys(("minutes", "minute", "min", "m"), 60_000_000),
-    **dict.fromkeys(("hours", "hour", "hr", "h"), 3_600_000_000),
-    **dict.fromkeys(("days", "day", "d"), 86_400_000_000),
-    **dict.fromkeys(("weeks", "week", "w"), 604_800_000_000),
-    **dict.fromkeys(("months", "month", "M"), 2_629_800_000_000),
-    **dict.fromkeys(("years", "year", "y"), 31_557_600_000_000),
-}
-"""Unit -> microseconds, the values of systemd.time(7): a month is 30.44 days, a year 365.25."""
-
-SPAN_PART = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Zµμ]*)\s*", re.ASCII)
+from oomslice.settings.values import BadValueError, parse_time_span
 
 DATE_FORMATS = ("%Y-%m-%d %H:%M:%S.%f", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d")
 CLOCK_FORMATS = ("%H:%M:%S", "%H:%M")
@@ -74,16 +61,10 @@ def _parse(words: str, now_usec: int, timezone: tzinfo | None) -> int | None:
 
 
 def _span(words: str) -> int | None:
-    """A time span such as "1h 30min" in microseconds; None if it is none."""
-    total = 0.0
-    position = 0
-    while position < len(words):
-        part = SPAN_PART.match(words, position)
-        if part is None or part.group(2) not in UNITS_USEC:
-            return None
-        total += float(part.group(1)) * UNITS_USEC[part.group(2)]
-        position = part.end()
-    return int(total) if words.strip() else None
+    try:
+        return parse_time_span(words)
+    except BadValueError:
+        return None
 
 
 def _strptime(text: str, form: str) -> datetime | None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -40,8 +41,8 @@ examples:
 FILE_SUFFIXES = (".conf", ".yaml", ".yml")
 YAML_SUFFIXES = (".yaml", ".yml")
 UNIT_SUFFIXES = (".slice", ".service", ".scope")
-FILE_SIZE_MAX = 1 << 20
-"""bytes; no unit file or YAML is as large"""
+SECTION = "[X-OOMSlice]"
+SYSTEMCTL_TIMEOUT_SEC = 30
 
 
 @dataclass(slots=True)
@@ -107,10 +108,11 @@ def check(names: Sequence[str]) -> Report:
             )
     given = [(path, text) for path in paths if (text := _read(path, report)) is not None]
     yaml = [file for file in given if file[0].endswith(YAML_SUFFIXES)]
-    installed = read_configuration()
+    unreadable: list[Problem] = []
+    installed = read_configuration(problems=unreadable)
     configuration, problems = parse_configuration([*installed, *yaml])
     if not names:
-        report.add(installed, problems)
+        report.add(installed, [*unreadable, *problems])
     # Of the installed files only their tiers are of interest when something else was asked about.
     report.add(yaml, [problem for problem in problems if problem.source.file in dict(yaml)])
     for file in given:
@@ -132,14 +134,58 @@ def _check_unit_files(files: Sequence[tuple[str, str]], configuration: Configura
 def _check_units(names: Sequence[str], configuration: Configuration, report: Report) -> None:
     from oomslice.units.files import read_unit_files
 
-    for unit in _units(names):
+    for unit in [named_unit(name) for name in names] or running_units():
         files, problems = read_unit_files(unit)
-        if names or any("[X-OOMSlice]" in text for _, text in files):
+        if names or any(SECTION in text for _, text in files):
             report.add(files, problems)
             _check_unit_files(files, configuration, report)
 
 
-def _units(names: Sequence[str]) -> list[Unit]:
+def named_unit(name: str, command: Sequence[str] = ("systemctl",)) -> Unit:
+    """The unit as systemd loads it, running or not. Raises CommandFailure."""
+    import subprocess
+
+    from oomslice.units.model import Unit
+
+    properties = "LoadState,FragmentPath,DropInPaths,Transient,ControlGroup"
+    try:
+        answer = subprocess.run(
+            [*command, "show", f"--property={properties}", "--", name],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=SYSTEMCTL_TIMEOUT_SEC,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise _no_systemd(str(error)) from error
+    if answer.returncode != 0:
+        raise _no_systemd(clean(answer.stderr.strip()) or f"systemctl ended with {answer.returncode}")
+    values = dict(line.split("=", 1) for line in answer.stdout.splitlines() if "=" in line)
+    if not values.get("FragmentPath") and not values.get("DropInPaths"):
+        state = values.get("LoadState", "not-found")
+        raise CommandFailure(
+            f"there is no unit file of {clean(name)} ({clean(state)})",
+            Exit.FAILED,
+            "A file that is not installed yet can be checked by its path: oomslicectl verify ./FILE",
+        )
+    return Unit(
+        name=name,
+        control_group=values.get("ControlGroup", ""),
+        fragment_path=values.get("FragmentPath", ""),
+        drop_in_paths=tuple(unescaped(path) for path in values.get("DropInPaths", "").split()),
+        transient=values.get("Transient") == "yes",
+    )
+
+
+def unescaped(path: str) -> str:
+    """A path out of a list that systemctl printed: blanks and the like are written \\xNN there."""
+    return re.sub(r"\\x([0-9a-f]{2})", lambda found: chr(int(found.group(1), 16)), path)
+
+
+def running_units() -> list[Unit]:
+    """Every slice, service and scope that has a cgroup. Raises CommandFailure."""
     import asyncio
 
     from oomslice.errors import UnitsError
@@ -148,46 +194,34 @@ def _units(names: Sequence[str]) -> list[Unit]:
     async def asked() -> list[Unit]:
         client = UnitsClient()
         try:
-            snapshot = await client.snapshot(full=True)
+            return list((await client.snapshot(full=True)).units)
         finally:
             await client.close()
-        return list(snapshot.units)
 
     try:
-        known = {unit.name: unit for unit in asyncio.run(asked())}
+        return asyncio.run(asked())
     except UnitsError as error:
-        raise CommandFailure(
-            f"systemd cannot be asked for its units: {error}",
-            Exit.FAILED,
-            "Files can be checked without it: oomslicectl verify ./FILE",
-        ) from error
-    for name in names:
-        if name not in known:
-            raise CommandFailure(
-                f"{clean(name)} is not running",
-                Exit.FAILED,
-                f"Its files can be checked by path; systemctl cat {clean(name)} shows them.",
-            )
-    return [known[name] for name in names] if names else list(known.values())
+        raise _no_systemd(str(error)) from error
+
+
+def _no_systemd(reason: str) -> CommandFailure:
+    return CommandFailure(
+        f"systemd cannot be asked: {reason}",
+        Exit.FAILED,
+        "Files can be checked without it: oomslicectl verify ./FILE",
+    )
 
 
 def _read(path: str, report: Report) -> str | None:
     """The text of a file; None, and a problem in the report, if there is none."""
     from oomslice.settings.model import Problem, Source
+    from oomslice.units.files import read_text
 
     try:
-        with open(path, "rb") as file:
-            data = file.read(FILE_SIZE_MAX + 1)
-        if len(data) > FILE_SIZE_MAX:
-            reason = f"larger than {FILE_SIZE_MAX} bytes, this is no configuration"
-        else:
-            return data.decode()
-    except UnicodeDecodeError as error:
-        reason = f"is not UTF-8: byte {error.start + 1} is {error.object[error.start]:#04x}"
+        return read_text(Path(path))
     except OSError as error:
-        reason = f"cannot be read: {error.strerror}"
-    report.add([(path, "")], [Problem(Source(path, 0), "", "", "", reason)])
-    return None
+        report.add([(path, "")], [Problem(Source(path, 0), "", "", "", f"cannot be read: {error.strerror}")])
+        return None
 
 
 def render(report: Report, terminal: Terminal) -> list[str]:

@@ -167,7 +167,11 @@ CANDIDATES = st.lists(st.tuples(TEXT, NUMBER, st.integers(-1000, 1000), NUMBER, 
 
 @given(
     values=st.fixed_dictionaries(
-        {field.name: TEXT if field.type == "str" else NUMBER for field in fields(Decision) if field.type in ("str", "int")}
+        {
+            field.name: TEXT if field.type == "str" else NUMBER
+            for field in fields(Decision)
+            if field.type in ("str", "int")
+        }
         | {"error": st.integers(0, 2**31 - 1), "pids": st.lists(st.integers(1, 2**31 - 1)), "candidates": CANDIDATES}
     )
 )

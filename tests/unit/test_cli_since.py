@@ -53,7 +53,9 @@ def test_moments_of_systemd_time(text: str, expected: int) -> None:
     assert parse_since(text, NOW, CET) == expected
 
 
-@pytest.mark.parametrize("text", ["", "soon", "1 fortnight ago", "ago", "-", "@", "@x", "1h", "2026-13-40", "25:00", "٣h ago"])
+@pytest.mark.parametrize(
+    "text", ["", "soon", "1 fortnight ago", "ago", "-", "@", "@x", "1h", "2026-13-40", "25:00", "٣h ago"]
+)
 def test_what_is_no_moment_is_refused_with_examples(text: str) -> None:
     with pytest.raises(ValueError, match="1h ago"):
         parse_since(text, NOW, CET)

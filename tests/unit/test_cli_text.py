@@ -109,7 +109,10 @@ def test_tables_align_and_leave_no_blanks_at_the_end() -> None:
 
 def test_wide_characters_take_two_columns() -> None:
     columns = (Column("A"), Column("B"))
-    assert table(columns, [("日本", "x"), ("abcd", "y")], Terminal(), header=False).splitlines() == ["日本  x", "abcd  y"]
+    assert table(columns, [("日本", "x"), ("abcd", "y")], Terminal(), header=False).splitlines() == [
+        "日本  x",
+        "abcd  y",
+    ]
 
 
 CELL = st.text(max_size=60).map(clean)
