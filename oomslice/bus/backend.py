@@ -46,8 +46,8 @@ class Backend(Protocol):
 
     Any method may raise an OomsliceError, which the caller gets under its bus_name; anything else that is raised is
     logged, and the caller learns only that it happened. `decisions` and `decision` are called in a thread, because the
-    store waits for the disk; the others in the loop, and should not wait. In mappings with free keys, values are str, bool, int, float,
-    lists of str, mappings, lists of mappings; None leaves the key out.
+    store waits for the disk; the others in the loop, and should not wait. In mappings with free keys, values are str,
+    bool, int, float, lists of str, mappings, lists of mappings; None leaves the key out.
     """
 
     @property

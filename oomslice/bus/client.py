@@ -18,8 +18,8 @@ class ManagerClient:
     """A connection to the running daemon, to be used in `async with`.
 
     `address` is a D-Bus address, by default the system bus. `start_service` has systemd start the daemon if it does
-    not run. Raises BusUnreachableError, NotRunningError, AccessDeniedError, NoReplyError (all BusErrors) with a sentence
-    for people; and what the daemon answered, as the exception of oomslice.errors: NoSuchDecisionError, ...
+    not run. Raises BusUnreachableError, NotRunningError, AccessDeniedError, NoReplyError (all BusErrors) with a
+    sentence for people; and what the daemon answered, as the exception of oomslice.errors: NoSuchDecisionError, ...
     """
 
     def __init__(

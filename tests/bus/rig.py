@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A private dbus-daemon under the bus policy that is installed, a backend with fixed answers, and busctl."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from oomslice.bus.backend import ExplainedDomain, SliceRow
+from oomslice.decisions.record import Candidate, Decision
+from oomslice.errors import NoSuchDecisionError, NoSuchUnitError, SettingsError
+from oomslice.settings.model import Problem, Source
+
+ROOT = Path(__file__).parents[2]
+POLICY = ROOT / "units" / "org.oomslice1.conf"
+MANAGER = ("org.oomslice1", "/org/oomslice1", "org.oomslice1.Manager")
+
+CONFIGURATION = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-BUS Bus Configuration 1.0//EN"
+ "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig>
+  <type>system</type>
+  <listen>unix:path={socket}</listen>
+  <auth>EXTERNAL</auth>
+  <policy context="default">
+    <allow user="*"/>
+    <deny own="*"/>
+    <deny send_type="method_call"/>
+    <allow send_type="signal"/>
+    <allow send_requested_reply="true" send_type="method_return"/>
+    <allow send_requested_reply="true" send_type="error"/>
+    <allow receive_type="method_call"/>
+    <allow receive_type="method_return"/>
+    <allow receive_type="error"/>
+    <allow receive_type="signal"/>
+    <allow send_destination="org.freedesktop.DBus"/>
+  </policy>
+  <include>{policy}</include>
+  {more}
+</busconfig>
+"""
+
+
+class PrivateBus:
+    """A dbus-daemon as the system bus is set up: all is denied that a policy file does not allow."""
+
+    def __init__(self, directory: Path, more: str = "") -> None:
+        self.socket = directory / "bus"
+        self.address = f"unix:path={self.socket}"
+        self._configuration = directory / "bus.conf"
+        self._configuration.write_text(CONFIGURATION.format(socket=self.socket, policy=POLICY, more=more))
+        directory.chmod(0o755)
+        self.process: subprocess.Popen[bytes]
+        self.start()
+
+    def start(self) -> None:
+        """Starts it and waits until it takes connections."""
+        self.socket.unlink(missing_ok=True)
+        self.process = subprocess.Popen(
+            ["dbus-daemon", f"--config-file={self._configuration}", "--nofork", "--nopidfile", "--nosyslog"],
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 10
+        while not self.socket.exists():
+            assert time.monotonic() < deadline and self.process.poll() is None, "dbus-daemon did not start"
+            time.sleep(0.02)
+
+    def freeze(self) -> None:
+        self.process.send_signal(signal.SIGSTOP)
+        # Stopping is not instant.
+        while Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+            time.sleep(0.01)
+
+    def thaw(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        self.thaw()
+        self.process.kill()
+        self.process.wait()
+
+
+class FixedBackend:
+    """A daemon with two units, whose answers a test may change."""
+
+    version = "1.2.3"
+
+    def __init__(self) -> None:
+        self.stored = [decision(1), decision(2)]
+        self.problems: list[Problem] = [
+            Problem(Source("/etc/batch.conf", 3), "X-OOMSlice", "Priority", "high", "no number")
+        ]
+        self.fail: dict[str, Exception] = {}
+        self.reloads = 0
+
+    def _check(self, name: str) -> None:
+        if name in self.fail:
+            raise self.fail[name]
+
+    def state(self) -> Mapping[str, Any]:
+        self._check("state")
+        return {
+            "core_running": True,
+            "plan_generation": 7,
+            "plan_made_usec": 1_700_000_000_000_000,
+            "machine": "-.slice",
+            "load": 0.5,
+            "others": ["systemd-oomd.service"],
+            "nothing": None,
+        }
+
+    def carriers(self) -> Sequence[Mapping[str, Any]]:
+        self._check("carriers")
+        return [{"name": "core", "active": True}, {"name": "bpf", "active": False, "reason": "not built"}]
+
+    def configuration_errors(self) -> Sequence[Problem]:
+        self._check("configuration_errors")
+        return self.problems
+
+    def slices(self) -> Sequence[SliceRow]:
+        self._check("slices")
+        return [
+            SliceRow(
+                name="-.slice", cgroup="/", priority=0, protected=False, candidate=False, priority_origin="default"
+            ),
+            SliceRow(
+                name="batch.slice",
+                cgroup="/batch.slice",
+                priority=-200,
+                protected=True,
+                candidate=True,
+                priority_origin="own",
+            ),
+        ]
+
+    def slice(self, name: str) -> Mapping[str, Any]:
+        self._check("slice")
+        if name != "batch.slice":
+            raise NoSuchUnitError(f"no unit {name!r} is known")
+        return {"priority": -200, "protect": True, "cgroup_id": 1234, "actions": ["warn", "kill@15s"]}
+
+    def decisions(self, since_usec: int, limit: int) -> Sequence[Decision]:
+        self._check("decisions")
+        return [item for item in reversed(self.stored) if item.realtime_usec >= since_usec][:limit]
+
+    def decision(self, id: str) -> Decision:
+        self._check("decision")
+        for item in self.stored:
+            if item.id == id:
+                return item
+        raise NoSuchDecisionError(f"there is no decision {id!r}")
+
+    def explain(self) -> Sequence[ExplainedDomain]:
+        self._check("explain")
+        return [
+            {
+                "domain": "-.slice",
+                "candidates": [
+                    {
+                        "name": "batch.slice",
+                        "priority": -200,
+                        "metric": 4096,
+                        "verdict": "eligible",
+                        "priority_origin": "own",
+                        "reason": "smallest priority",
+                    }
+                ],
+            }
+        ]
+
+    async def reload(self) -> None:
+        await asyncio.sleep(0)
+        self._check("reload")
+        self.reloads += 1
+
+
+def decision(number: int) -> Decision:
+    """A made-up decision; each number another."""
+    return Decision(
+        id=f"00000000000000aa-{number}",
+        boot_id="b" * 32,
+        carrier="core",
+        trigger="memory-available",
+        domain="-.slice",
+        outcome="freed",
+        realtime_usec=1_000_000 * number,
+        trigger_usec=10,
+        victim=f"hog{number}.service",
+        victim_priority=-200,
+        victim_memory_before=1 << 40,
+        pids=(11, 12),
+        pressure_some_avg10=1.5,
+        candidates=(
+            Candidate("hog.service", 99, -200, 1 << 33, "chosen"),
+            Candidate("web.service", 7, 5, 1, "eligible"),
+        ),
+        candidates_total=2,
+        extra={"victim_metric": 5, "note": "x", "list": [1, 2]},
+    )
+
+
+def bad_reload() -> SettingsError:
+    return SettingsError("/etc/oomslice/oomslice.yaml:3: no such tier")
+
+
+async def busctl(address: str, *arguments: str, uid: int | None = None, timeout: float = 20) -> tuple[int, str, str]:
+    """Runs busctl while the loop goes on: exit status, output, errors."""
+    prefix = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"] if uid is not None else []
+    process = await asyncio.create_subprocess_exec(
+        *prefix,
+        "busctl",
+        f"--address={address}",
+        "--no-pager",
+        f"--timeout={timeout:g}",
+        *arguments,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "LC_ALL": "C.UTF-8"},
+    )
+    output, errors = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, output.decode(), errors.decode()
+
+
+async def call(address: str, method: str, *arguments: str, uid: int | None = None) -> Any:
+    """The data of a successful call of the manager, as busctl's JSON gives it."""
+    code, output, errors = await busctl(address, "--json=short", "call", *MANAGER, method, *arguments, uid=uid)
+    assert code == 0, errors
+    return json.loads(output)["data"] if output.strip() else None
+
+
+async def get(address: str, name: str) -> Any:
+    """A property with its type, as busctl's JSON gives it."""
+    code, output, errors = await busctl(address, "--json=short", "get-property", *MANAGER, name)
+    assert code == 0, errors
+    return json.loads(output)
