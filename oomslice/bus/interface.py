@@ -7,6 +7,7 @@ signatures. Pure.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -19,6 +20,7 @@ DOCTYPE = (
     '<!DOCTYPE node PUBLIC "-//freedesktop//DTD D-BUS Object Introspection 1.0//EN"\n'
     ' "http://www.freedesktop.org/standards/dbus/1.0/introspect.dtd">\n'
 )
+CAPITAL = re.compile(r"(?<=[a-z0-9])([A-Z])")
 EMITS_CHANGED = "org.freedesktop.DBus.Property.EmitsChangedSignal"
 
 
@@ -207,13 +209,19 @@ KEY_SIGNATURES: Mapping[str, str] = MappingProxyType(
         "candidates": "u",
         "processes": "u",
         "problems": "u",
+        "core_wakeups": "t",
+        "core_decisions": "t",
     }
 )
 """Whole numbers by key in State, Carriers, GetSlice and a decision's `extra`. Other keys: see `key_signature`."""
 
 
 def key_signature(key: str) -> str:
-    """The D-Bus type of a whole number under this key: the same whatever its value is. Sizes and times are unsigned."""
+    """The D-Bus type of a whole number under this key: the same whatever its value is. Sizes and times are unsigned.
+
+    Keys may be written CgroupId or cgroup_id.
+    """
+    key = CAPITAL.sub(r"_\1", key).lower()
     if key in KEY_SIGNATURES:
         return KEY_SIGNATURES[key]
     if key.endswith(("_usec", "_bytes", "_id", "_total", "_dropped", "_generation")):

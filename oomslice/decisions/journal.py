@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Tells the journal of decisions: its native protocol, one datagram each, never waiting.
+
+Python's bindings of libsystemd hold the interpreter while a stuck journald does not take the message; this drops
+it, counts it, and the caller tries again from DecisionStore.unannounced(). So an entry can come late, and after a
+crash at the wrong moment twice: OOMSLICE_DECISION= tells that it is the same one.
+
+Which unit an entry is shown for: `journalctl -u UNIT` shows what UNIT itself wrote, what PID 1 wrote with UNIT=, and
+what root wrote with OBJECT_SYSTEMD_UNIT=. The last is set here, but the daemon does not run as root, so the journal
+does not take its word for the unit of another: ask with `journalctl OOMSLICE_VICTIM=UNIT`.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterable, Mapping
+
+from oomslice.decisions.record import Decision
+from oomslice.decisions.sentence import sentence
+
+SOCKET_PATH = "/run/systemd/journal/socket"
+
+MESSAGE_KILLED = "642b11ab540b4dba8abb7dada35c667a"
+MESSAGE_DEADLINE = "9a7ccb8ce77c4bd297dba2c0ecb03531"
+MESSAGE_DRY_RUN = "3fdbe134575f4ea9bf2892437b2d3561"
+MESSAGE_NO_CANDIDATE = "dd93f9f5c91d418eaca4a51b240ee32b"
+MESSAGE_FAILED = "6dfb39212092402eae442245a42f4224"
+MESSAGE_INTERRUPTED = "7921c7c7c59747c9b19ddeea4dfdb7df"
+MESSAGE_KERNEL = "e7343f4b280b494f9a6435893a3ad745"
+"""Ids of units/oomslice.catalog, where each is explained."""
+
+ERROR, WARNING, NOTICE = 3, 4, 5
+"""Priorities of syslog(3)."""
+
+MESSAGES: Mapping[str, tuple[str, int]] = {
+    "freed": (MESSAGE_KILLED, WARNING),
+    "deadline": (MESSAGE_DEADLINE, ERROR),
+    "dry-run": (MESSAGE_DRY_RUN, NOTICE),
+    "no-candidate": (MESSAGE_NO_CANDIDATE, ERROR),
+    "failed": (MESSAGE_FAILED, ERROR),
+    "gone": (MESSAGE_FAILED, NOTICE),
+    "refused": (MESSAGE_FAILED, ERROR),
+    "interrupted": (MESSAGE_INTERRUPTED, WARNING),
+    "killed-by-kernel": (MESSAGE_KERNEL, WARNING),
+}
+"""Outcome -> message id and priority."""
+
+SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+
+
+class JournalSender:
+    """Sends to journald at `path`. It may come, go and restart: each entry finds it anew."""
+
+    def __init__(self, path: str = SOCKET_PATH) -> None:
+        self.path = path
+        self.dropped = 0
+        """entries that journald did not take"""
+        self._socket: socket.socket | None = None
+
+    def send(self, decision: Decision) -> bool:
+        """One decision. False if the journal did not take it: try again later."""
+        return self.send_fields(decision_fields(decision))
+
+    def send_fields(self, fields: Iterable[tuple[str, str]]) -> bool:
+        """One entry of fields in any order; names as in systemd.journal-fields(7). False if it was dropped."""
+        data = b"".join(_field(name, value) for name, value in fields)
+        try:
+            if self._socket is None:
+                self._socket = socket.socket(
+                    socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+                )
+            try:
+                self._socket.sendto(data, self.path)
+            except OSError as error:
+                if error.errno not in (errno.EMSGSIZE, errno.ENOBUFS):
+                    raise
+                self._send_large(self._socket, data)
+        except OSError:
+            self.dropped += 1
+            return False
+        return True
+
+    def close(self) -> None:
+        """Closes the socket; a later entry opens it again."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _send_large(self, sender: socket.socket, data: bytes) -> None:
+        memfd = os.memfd_create("oomslice-journal", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            with open(memfd, "wb", closefd=False) as file:
+                file.write(data)
+            # journald takes no memfd that could change under it.
+            fcntl.fcntl(memfd, fcntl.F_ADD_SEALS, SEALS)
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [memfd]))]
+            sender.sendmsg([b""], rights, 0, self.path)
+        finally:
+            os.close(memfd)
+
+
+def decision_fields(decision: Decision) -> list[tuple[str, str]]:
+    """The journal entry of a decision."""
+    message_id, priority = MESSAGES.get(decision.outcome, (MESSAGE_FAILED, ERROR))
+    fields = [
+        ("MESSAGE", sentence(decision)),
+        ("MESSAGE_ID", message_id),
+        ("PRIORITY", str(priority)),
+        ("SYSLOG_IDENTIFIER", "oomsliced"),
+        ("OOMSLICE_DECISION", decision.id),
+        ("OOMSLICE_CARRIER", decision.carrier),
+        ("OOMSLICE_TRIGGER", decision.trigger),
+        ("OOMSLICE_DOMAIN", decision.domain),
+        ("OOMSLICE_OUTCOME", decision.outcome),
+        ("OOMSLICE_STEP", decision.step),
+    ]
+    if decision.victim:
+        fields += [
+            ("OOMSLICE_VICTIM", decision.victim),
+            ("OOMSLICE_VICTIM_PRIORITY", str(decision.victim_priority)),
+            ("OOMSLICE_PROCESSES", str(decision.processes)),
+            ("OOMSLICE_MEMORY", str(decision.victim_memory_before)),
+            ("OOMSLICE_FREED", str(decision.bytes_freed)),
+            ("OBJECT_SYSTEMD_UNIT", decision.victim),
+        ]
+    fields.append(("OOMSLICE_JSON", json.dumps(decision.to_dict(), separators=(",", ":"), default=str)))
+    return fields
+
+
+def _field(name: str, value: str) -> bytes:
+    """One field. Source: https://systemd.io/JOURNAL_NATIVE_PROTOCOL/"""
+    data = value.encode("utf-8", "replace")
+    if b"\n" in data:
+        return name.encode() + b"\n" + len(data).to_bytes(8, "little") + data + b"\n"
+    return name.encode() + b"=" + data + b"\n"
