@@ -39,7 +39,7 @@ class Problem:
 
     def __str__(self) -> str:
         where = f"{self.source.file}:{self.source.line}" if self.source.line else self.source.file
-        what = f"{self.key}={self.value}: " if self.key else ""
+        what = f"{self.key}{'=' if self.value else ''}{self.value}: " if self.key else ""
         return f"{where}: {what}{self.message}"
 
 
@@ -90,10 +90,8 @@ class Step:
     def __str__(self) -> str:
         argument = f":{self.argument}" if self.argument is not None else ""
         # "purge:/run/a@5s" would read as a delay: where an argument could be taken so, the delay is always written.
-        if self.delay_usec or _LOOKS_LIKE_DELAY.search(argument):
-            delay = f"@{format_usec(self.delay_usec)}"
-        else:
-            delay = ""
+        written = self.delay_usec or _LOOKS_LIKE_DELAY.search(argument)
+        delay = f"@{format_usec(self.delay_usec)}" if written else ""
         return f"{self.name}{argument}{delay}"
 
 

@@ -14,10 +14,10 @@ def _plain(name: str) -> str:
     return name.casefold().replace("-", "").replace("_", "")
 
 
-def nearest(name: str, names: Iterable[str]) -> str | None:
-    """The one of `names` that is most like `name`; None if none is like it."""
+def nearest(name: str, names: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The one of `names` that is most like `name`; None if none is like it (a ratio of `cutoff` as difflib counts)."""
     if not name or len(name) > _LONGEST:
         return None
     plain = {_plain(right): right for right in names}
-    found = difflib.get_close_matches(_plain(name), plain, n=1, cutoff=0.6)
+    found = difflib.get_close_matches(_plain(name), plain, n=1, cutoff=cutoff)
     return plain[found[0]] if found else None

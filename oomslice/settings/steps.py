@@ -7,6 +7,7 @@ A step is `name[:argument][@delay]`. A delay is counted from the trigger, so del
 from __future__ import annotations
 
 import enum
+import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -89,10 +90,7 @@ def parse_step(text: str) -> Step:
         raise BadValueError(f'has the unknown step "{shown(name, 40)}"; {right}')
     argument, delay = _split(kind, text[len(name) :])
     try:
-        if delay is None:
-            delay_usec = 0
-        else:
-            delay_usec = parse_time_between(delay, 0, TIME_MAX_USEC)
+        delay_usec = 0 if delay is None else parse_time_between(delay, 0, TIME_MAX_USEC)
     except BadValueError as error:
         raise BadValueError(f'has the step {name} with the delay "{shown(delay or "", 40)}", which {error}') from None
     if argument is None:
@@ -185,7 +183,7 @@ def parse_steps(words: Iterable[str]) -> tuple[Step, ...]:
         raise BadValueError("has no step; write steps such as kill, or nothing at all to reset")
     if len(steps) > STEPS_MAX:
         raise BadValueError(f"has more than {STEPS_MAX} steps")
-    for earlier, later in zip(steps, steps[1:], strict=False):
+    for earlier, later in itertools.pairwise(steps):
         if earlier.name == "kill":
             raise BadValueError(f"has the step {later.name} after kill, which ends a ladder; put kill last")
         if later.delay_usec < earlier.delay_usec:

@@ -18,6 +18,7 @@ from types import MappingProxyType
 from oomslice.settings.keys import SETTING_PARSERS
 from oomslice.settings.model import SETTING_KEYS, Problem, Source, UnitSettings
 from oomslice.settings.nearest import nearest
+from oomslice.settings.problems import limited
 from oomslice.settings.values import WHITESPACE, BadValueError, shown
 
 SECTION = "X-OOMSlice"
@@ -157,10 +158,8 @@ def parse_unit_files(files: Sequence[tuple[str, str]]) -> tuple[UnitSettings, tu
     sources: dict[str, Source] = {}
     problems: list[Problem] = []
     for file, text in files:
-        for item in parse_lines(text):
-            problem = _apply(file, item, values, sources)
-            if problem:
-                problems.append(problem)
+        found = (_apply(file, item, values, sources) for item in parse_lines(text))
+        problems += limited([problem for problem in found if problem])
     return UnitSettings(**values, sources=MappingProxyType(sources)), tuple(problems)  # type: ignore[arg-type]
 
 
@@ -201,11 +200,11 @@ def _apply(
 
 
 def _check_section(header: Header, source: Source) -> Problem | None:
-    """A section that is almost ours. systemd is silent on every name that begins with X-, so nobody else would say it."""
+    """A section that is almost ours. Of names that begin with X- systemd says nothing, so nobody else would tell."""
     if header.section == SECTION:
         return None
     plain = header.section.strip().casefold().removeprefix("x-").replace("-", "").replace("_", "")
-    if nearest(plain, ["oomslice"]) is None:
+    if nearest(plain, ["oomslice"], cutoff=0.8) is None:
         return None
     message = f"the section is ignored; did you mean [{SECTION}]?"
     return Problem(source, shown(header.section), "", "", f"[{shown(header.section, 60)}]: {message}")

@@ -236,20 +236,16 @@ _PARTS = (("\u2031", 0), ("\u2030", 1), ("%", 2))
 
 def parse_permyriad(text: str) -> int:
     """A share as systemd's parse_permyriad() takes it, in hundredths of a percent: "4%", "2.5%", "25‰", "250‱"."""
-    for sign, places in _PARTS:
-        if text.endswith(sign):
-            break
-    else:
-        raise BadValueError("is not a percentage")
-    number, dot, fraction = text[: -len(sign)].partition(".")
+    sign, places = next(((sign, places) for sign, places in _PARTS if text.endswith(sign)), ("", 0))
+    number, dot, fraction = text.removesuffix(sign).partition(".")
     if dot and not (1 <= len(fraction) <= places and fraction.isascii() and fraction.isdigit()):
         raise BadValueError('is not a percentage; write one such as "4%" or "2.25%", with two decimals at most')
     try:
-        whole = parse_integer(number)
+        whole = parse_integer(number if sign else "")
     except BadValueError:
         raise BadValueError('is not a percentage; write one such as "4%" or "2.25%"') from None
-    value = whole * 10**places + int(fraction.ljust(places, "0") or "0")
-    if whole < 0 or number.lstrip(WHITESPACE).startswith("-") or value > 10_000:
+    value = whole * int(10**places) + int(fraction.ljust(places, "0") or "0")
+    if number.lstrip(WHITESPACE).startswith("-") or value > 10_000:
         raise BadValueError("is out of range; write a percentage from 0% to 100%")
     return value
 
@@ -319,7 +315,7 @@ def parse_tier_name(text: str) -> str:
 
 
 def parse_on_decision(text: str) -> str:
-    """OnDecision=: a unit that can be started, or a template, which is started with the decision's id as its instance."""
+    """OnDecision=: a unit that can be started, or a template of a service, whose instance is the decision's id."""
     kind = parse_startable_unit(text)
     if kind is UnitNameKind.TEMPLATE and not text.endswith(".service"):
         raise BadValueError("is a template of no service; only a service can take the decision's id as its instance")

@@ -52,4 +52,4 @@ def _quoted(word: str) -> str:
         return word
     if '"' not in word:
         return f'"{word}"'
-    return '"' + word.replace('"', "\"'\"'\"") + '"'
+    return '"' + word.replace('"', '"\'"\'"') + '"'
