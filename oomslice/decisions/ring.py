@@ -57,7 +57,7 @@ class Ring:
             self._map = mmap.mmap(fd, lib.OOMSLICE_RING_SIZE)
         except (OSError, ValueError) as error:
             raise ChannelError(f"the core's ring cannot be mapped: {error}") from error
-        self._data = ffi.from_buffer(self._map)
+        self._data = ffi.from_buffer("char[]", self._map, require_writable=True)
         if lib.oomslice_ring_check(self._data) != 0:
             self.close()
             raise ChannelError("the core's ring is damaged or of another version")
@@ -82,7 +82,7 @@ class Ring:
         """
         released = -1
         while True:
-            record = lib.oomslice_ring_next(self._data)
+            record = lib.oomslice_ring_next(self._open_data())
             if record == ffi.NULL or int(record.sequence) == released:
                 return
             released = int(record.sequence)
@@ -93,13 +93,17 @@ class Ring:
         ring_id, _, sequence = decision.id.partition("-")
         if ring_id != f"{self.id:016x}" or not sequence.isdecimal():
             raise ValueError(f"decision {decision.id} is not of ring {self.id:016x}")
-        lib.oomslice_ring_release(self._data, int(sequence))
+        lib.oomslice_ring_release(self._open_data(), int(sequence))
 
     def close(self) -> None:
-        """Unmaps the ring."""
-        self._header = ffi.NULL
-        ffi.release(self._data)
+        """Unmaps the ring; nothing can be read or released any more."""
+        self._header = self._data = ffi.NULL
         self._map.close()
+
+    def _open_data(self) -> Any:
+        if self._data == ffi.NULL:
+            raise ChannelError("the core's ring was closed")
+        return self._data
 
     def __enter__(self) -> Ring:
         return self

@@ -116,7 +116,8 @@ def _pressure(decision: Decision) -> str:
 def _effect(decision: Decision) -> str:
     if decision.outcome == "freed":
         if decision.memory_back_usec > decision.trigger_usec > 0:
-            return f"; {size(decision.bytes_freed)} back after {duration(decision.memory_back_usec - decision.trigger_usec)}"
+            took = decision.memory_back_usec - decision.trigger_usec
+            return f"; {size(decision.bytes_freed)} back after {duration(took)}"
         return f"; {size(decision.bytes_freed)} back"
     if decision.outcome == "deadline":
         return f"; its memory was not back by the deadline ({size(decision.bytes_freed)} freed)"
