@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> Exit:
     if arguments.json:
         print_json(as_data(report))
     else:
-        for line in render(report, terminal):
+        for line in render(report):
             print(line, file=sys.stderr)
         print(summary(report))
     return Exit.FAILED if report.errors() else Exit.OK
@@ -94,6 +94,7 @@ def is_file(name: str) -> bool:
 def check(names: Sequence[str]) -> Report:
     """Everything wrong in what `names` say. Raises CommandFailure if systemd cannot be asked or knows no such unit."""
     from oomslice.settings.configuration import parse_configuration
+    from oomslice.settings.verify import verify_configuration
     from oomslice.units.files import read_configuration
 
     report = Report()
@@ -110,7 +111,9 @@ def check(names: Sequence[str]) -> Report:
     yaml = [file for file in given if file[0].endswith(YAML_SUFFIXES)]
     unreadable: list[Problem] = []
     installed = read_configuration(problems=unreadable)
-    configuration, problems = parse_configuration([*installed, *yaml])
+    together = [*installed, *(file for file in yaml if file not in installed)]
+    configuration, _ = parse_configuration(together)
+    problems = verify_configuration(together)
     if not names:
         report.add(installed, [*unreadable, *problems])
     # Of the installed files only their tiers are of interest when something else was asked about.
@@ -124,11 +127,9 @@ def check(names: Sequence[str]) -> Report:
 
 
 def _check_unit_files(files: Sequence[tuple[str, str]], configuration: Configuration, report: Report) -> None:
-    from oomslice.settings.unitfile import parse_unit_files
     from oomslice.settings.verify import verify_unit_files
 
-    _, problems = parse_unit_files(files)
-    report.add(files, [*problems, *verify_unit_files(files, configuration)])
+    report.add(files, verify_unit_files(files, configuration))
 
 
 def _check_units(names: Sequence[str], configuration: Configuration, report: Report) -> None:
@@ -224,14 +225,11 @@ def _read(path: str, report: Report) -> str | None:
         return None
 
 
-def render(report: Report, terminal: Terminal) -> list[str]:
-    """One line per problem, as systemd-analyze verify writes them; notices say that they are."""
-    from oomslice.settings.model import Severity
+def render(report: Report) -> list[str]:
+    """One line per problem, as systemd-analyze verify writes them."""
+    from oomslice.settings import verify
 
-    return [
-        clean(problem) if problem.severity is Severity.ERROR else f"{clean(problem)} (notice)"
-        for problem in report.problems
-    ]
+    return [clean(verify.render(problem)) for problem in report.problems]
 
 
 def summary(report: Report) -> str:
