@@ -21,6 +21,7 @@ from oomslice.cgroups.model import Cgroup, unit_name
 from oomslice.errors import PlanError
 from oomslice.policy.limits import DOMAINS_MAX, drop_units, drop_user_units
 from oomslice.policy.model import Policy, PolicyDomain, PolicyUnit
+from oomslice.settings.configuration import unknown_tier
 from oomslice.settings.model import SETTING_NAMES, Configuration, Problem, RankBy, Rule, Source, UnitSettings
 from oomslice.units.model import Unit, UnitSnapshot
 
@@ -203,14 +204,13 @@ class _Layers:
         if tier is not None:
             return [(tier, f"tier {settings.tier}")]
         if complain:  # for rules the YAML's own check does
-            known = ", ".join(sorted(self._tiers)) or "none"
             self._problems.append(
                 Problem(
                     settings.sources.get("tier", Source("", 0)),
                     "X-OOMSlice",
                     "Tier",
                     settings.tier,
-                    f"oomslice.yaml has no such tier; there is: {known}",
+                    unknown_tier(settings.tier, self._tiers),
                 )
             )
         return []

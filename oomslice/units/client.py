@@ -66,7 +66,7 @@ class UnitsClient:
         assert process.stdin is not None and process.stdout is not None
         self._number += 1
         try:
-            async with asyncio.timeout(self._timeout * TOTAL_FACTOR):
+            async with asyncio.timeout(self._timeout * TOTAL_FACTOR) as total:
                 process.stdin.write(wire.request_line(self._number, full=full))
                 await asyncio.wait_for(process.stdin.drain(), self._timeout)
                 while True:
@@ -77,15 +77,22 @@ class UnitsClient:
                     if answer.id != self._number:
                         continue  # of a question that nobody waits for any more
                     if answer.error is not None:
-                        await self._end()
                         raise UnitsError(answer.error)
                     if answer.snapshot is not None:
                         return answer.snapshot
         except TimeoutError as error:
             await self._kill()
-            raise UnitsError(f"the units worker said nothing for {self._timeout:g} s and was killed") from error
+            said = (
+                f"took more than {self._timeout * TOTAL_FACTOR:g} s"
+                if total.expired()
+                else f"said nothing for {self._timeout:g} s"
+            )
+            raise UnitsError(f"the units worker {said} and was killed") from error
         except (BrokenPipeError, ConnectionResetError) as error:
             raise _WorkerDiedError(f"the units worker ended {await self._end()}") from error
+        except UnitsError:  # it said that it cannot go on, or nothing that can be understood
+            await self._end()
+            raise
         except ValueError as error:  # a line longer than the limit
             await self._kill()
             raise UnitsError(f"the units worker said too much: {error}") from error

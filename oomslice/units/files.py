@@ -24,7 +24,7 @@ def read_unit_files(unit: Unit, *, root: Path = Path("/")) -> tuple[list[tuple[s
     files: list[tuple[str, str]] = []
     problems: list[Problem] = []
     for path in (unit.fragment_path, *unit.drop_in_paths):
-        if not path or path == os.devnull:
+        if not path:
             continue
         try:
             files.append((path, read_text(root / path.lstrip("/"))))
@@ -67,7 +67,12 @@ def read_configuration(root: Path = Path("/"), problems: list[Problem] | None = 
 
 
 def read_text(path: Path) -> str:
-    """A regular file of at most FILE_SIZE_MAX bytes; what is not UTF-8 becomes U+FFFD. Raises OSError."""
+    """A regular file of at most FILE_SIZE_MAX bytes; what is not UTF-8 becomes U+FFFD. Raises OSError.
+
+    A link to /dev/null is an empty file: that is how systemd's files are masked.
+    """
+    if os.path.realpath(path) == os.devnull:
+        return ""
     # O_NONBLOCK: opening a FIFO must not wait for a writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     with open(descriptor, "rb") as file:
