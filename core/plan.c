@@ -48,13 +48,13 @@ static uint64_t checksum(const void *data, size_t size) {
 
         hash = fnv1a(UINT64_C(0xcbf29ce484222325), data, before);
         hash = fnv1a(hash, &zero, sizeof(zero));
-        return fnv1a(hash, (const unsigned char *) data + after, size - after);
+        return fnv1a(hash, (const unsigned char *)data + after, size - after);
 }
 
 /* What the counts of a header add up to. 64 bits hold the sum of any three 32-bit counts times 40. */
 static uint64_t size_by_counts(const struct oomslice_plan_header *header) {
-        return sizeof(*header) + (uint64_t) header->units_count * sizeof(struct oomslice_plan_unit) +
-               (uint64_t) header->domains_count * sizeof(struct oomslice_plan_domain) + header->names_size;
+        return sizeof(*header) + (uint64_t)header->units_count * sizeof(struct oomslice_plan_unit) +
+               (uint64_t)header->domains_count * sizeof(struct oomslice_plan_domain) + header->names_size;
 }
 
 static int size_is_possible(uint64_t size) {
@@ -63,7 +63,7 @@ static int size_is_possible(uint64_t size) {
 
 /* A mapped memfd is always aligned; another address is a mistake of the caller, not of the plan. */
 static int is_aligned(const void *data) {
-        return (uintptr_t) data % alignof(struct oomslice_plan_header) == 0;
+        return (uintptr_t)data % alignof(struct oomslice_plan_header) == 0;
 }
 
 int oomslice_plan_finish(void *data, size_t size) {
@@ -100,7 +100,7 @@ static int psi_trigger_is_valid(const struct oomslice_psi_trigger *trigger) {
 }
 
 static int time_is_valid(uint64_t time_us) {
-        return time_us <= (uint64_t) OOMSLICE_PLAN_TIME_MAX_S * UINT64_C(1000000);
+        return time_us <= (uint64_t)OOMSLICE_PLAN_TIME_MAX_S * UINT64_C(1000000);
 }
 
 static int check_header(const struct oomslice_plan_header *header, size_t size) {
@@ -142,20 +142,20 @@ static int name_is_valid(const char *names, uint32_t names_size, uint32_t offset
         left = names_size - offset;
         if (left > OOMSLICE_UNIT_NAME_MAX)
                 left = OOMSLICE_UNIT_NAME_MAX;
-        length = (uint32_t) strnlen(names + offset, left);
+        length = (uint32_t)strnlen(names + offset, left);
         return length > 0 && length < left;
 }
 
 static int check_unit(const struct oomslice_plan *plan, uint32_t index) {
         const struct oomslice_plan_unit *unit = &plan->units[index];
 
-        if (index == 0 ? unit->parent != -1 : unit->parent < 0 || (uint32_t) unit->parent >= index)
+        if (index == 0 ? unit->parent != -1 : unit->parent < 0 || (uint32_t)unit->parent >= index)
                 return OOMSLICE_PLAN_E_PARENT;
         /* Killing a candidate kills all below it, so another unit there would die without being chosen. */
         if (index > 0 && (plan->units[unit->parent].flags & OOMSLICE_UNIT_CANDIDATE))
                 return OOMSLICE_PLAN_E_PARENT;
         if (unit->cgroup_id == 0 || unit->priority < OOMSLICE_PRIORITY_MIN ||
-            unit->priority > OOMSLICE_PRIORITY_MAX || (unit->flags & ~(uint32_t) UNIT_FLAGS_ALL))
+            unit->priority > OOMSLICE_PRIORITY_MAX || (unit->flags & ~(uint32_t)UNIT_FLAGS_ALL))
                 return OOMSLICE_PLAN_E_BOUNDS;
         if (!name_is_valid(plan->names, plan->header->names_size, unit->name_offset))
                 return OOMSLICE_PLAN_E_NAME;
@@ -165,13 +165,13 @@ static int check_unit(const struct oomslice_plan *plan, uint32_t index) {
 static int check_domain(const struct oomslice_plan *plan, uint32_t index) {
         const struct oomslice_plan_domain *domain = &plan->domains[index];
 
-        if (domain->unit < 0 || (uint32_t) domain->unit >= plan->header->units_count ||
+        if (domain->unit < 0 || (uint32_t)domain->unit >= plan->header->units_count ||
             (index == 0) != (domain->unit == 0))
                 return OOMSLICE_PLAN_E_DOMAIN;
         for (uint32_t i = 0; i < index; i++)
                 if (plan->domains[i].unit == domain->unit)
                         return OOMSLICE_PLAN_E_DOMAIN;
-        if (domain->rank_by > OOMSLICE_RANK_REFAULT || (domain->flags & ~(uint32_t) OOMSLICE_UNIT_DRY_RUN) ||
+        if (domain->rank_by > OOMSLICE_RANK_REFAULT || (domain->flags & ~(uint32_t)OOMSLICE_UNIT_DRY_RUN) ||
             domain->reserved != 0 || !time_is_valid(domain->cooldown_us) ||
             !psi_trigger_is_valid(&domain->trigger))
                 return OOMSLICE_PLAN_E_DOMAIN;
@@ -192,9 +192,9 @@ int oomslice_plan_check(const void *data, size_t size, struct oomslice_plan *pla
         result = check_header(plan.header, size);
         if (result != OOMSLICE_PLAN_OK)
                 return result;
-        plan.units = (const struct oomslice_plan_unit *) (plan.header + 1);
-        plan.domains = (const struct oomslice_plan_domain *) (plan.units + plan.header->units_count);
-        plan.names = (const char *) (plan.domains + plan.header->domains_count);
+        plan.units = (const struct oomslice_plan_unit *)(plan.header + 1);
+        plan.domains = (const struct oomslice_plan_domain *)(plan.units + plan.header->units_count);
+        plan.names = (const char *)(plan.domains + plan.header->domains_count);
 
         for (uint32_t i = 0; i < plan.header->units_count; i++) {
                 result = check_unit(&plan, i);
@@ -221,19 +221,19 @@ int oomslice_plan_check_seals(int fd, size_t *sizep) {
         seals = fcntl(fd, F_GET_SEALS);
         if (seals < 0)
                 /* EINVAL: a file that cannot be sealed at all */
-                return errno == EINVAL ? (int) OOMSLICE_PLAN_E_SEALS : -errno;
+                return errno == EINVAL ? (int)OOMSLICE_PLAN_E_SEALS : -errno;
         if ((seals & SEALS_ALL) != SEALS_ALL)
                 return OOMSLICE_PLAN_E_SEALS;
         if (fstat(fd, &status) < 0)
                 return -errno;
-        if (status.st_size < 0 || !size_is_possible((uint64_t) status.st_size))
+        if (status.st_size < 0 || !size_is_possible((uint64_t)status.st_size))
                 return OOMSLICE_PLAN_E_SIZE;
-        *sizep = (size_t) status.st_size;
+        *sizep = (size_t)status.st_size;
         return OOMSLICE_PLAN_OK;
 }
 
 static int has_unit(const struct oomslice_plan *plan, int32_t unit) {
-        return unit >= 0 && (uint32_t) unit < plan->header->units_count;
+        return unit >= 0 && (uint32_t)unit < plan->header->units_count;
 }
 
 int oomslice_plan_is_below(const struct oomslice_plan *plan, int32_t unit, int32_t ancestor) {
@@ -252,7 +252,7 @@ const char *oomslice_plan_name(const struct oomslice_plan *plan, int32_t unit) {
 const char *oomslice_plan_result_text(int result) {
         if (result < 0)
                 return "a system call failed";
-        switch ((enum oomslice_plan_result) result) {
+        switch ((enum oomslice_plan_result)result) {
         case OOMSLICE_PLAN_OK:
                 return "plan is good";
         case OOMSLICE_PLAN_E_SEALS:

@@ -113,10 +113,9 @@ enum oomslice_plan_result {
         OOMSLICE_PLAN_E_PARENT = 7, /* parent not before the child; detail: unit index */
         OOMSLICE_PLAN_E_NAME = 8,   /* name empty, unterminated or outside; detail: unit index */
         OOMSLICE_PLAN_E_DOMAIN = 9, /* detail: domain index */
-        OOMSLICE_PLAN_E_GENERATION = 10,  /* not newer than the plan in force */
+        OOMSLICE_PLAN_E_GENERATION = 10,  /* not newer than the plan in force, or 0 */
         OOMSLICE_PLAN_E_DESCRIPTORS = 11, /* not one cgroup descriptor per unit */
-        OOMSLICE_PLAN_E_CGROUP =
-                12, /* descriptor is no cgroup v2 directory or has another id; detail: unit index */
+        OOMSLICE_PLAN_E_CGROUP = 12, /* descriptor is no cgroup v2 directory of that id; detail: unit index */
         OOMSLICE_PLAN_E_SEQUENCE = 13, /* messages out of order */
 };
 

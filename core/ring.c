@@ -22,21 +22,21 @@ static const char magic[8] = {'O', 'O', 'M', 'S', 'L', 'R', 'N', 'G'};
 
 #define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
 
-_Static_assert(ARRAY_SIZE(((struct oomslice_record *) 0)->pids) == OOMSLICE_RECORD_PIDS, "as declared");
-_Static_assert(ARRAY_SIZE(((struct oomslice_record *) 0)->candidates) == OOMSLICE_RECORD_CANDIDATES,
+_Static_assert(ARRAY_SIZE(((struct oomslice_record *)0)->pids) == OOMSLICE_RECORD_PIDS, "as declared");
+_Static_assert(ARRAY_SIZE(((struct oomslice_record *)0)->candidates) == OOMSLICE_RECORD_CANDIDATES,
                "as declared");
-_Static_assert(sizeof(((struct oomslice_record *) 0)->domain_name) == OOMSLICE_UNIT_NAME_MAX,
+_Static_assert(sizeof(((struct oomslice_record *)0)->domain_name) == OOMSLICE_UNIT_NAME_MAX,
                "a unit name fits");
-_Static_assert(sizeof(((struct oomslice_record *) 0)->victim_name) == OOMSLICE_UNIT_NAME_MAX,
+_Static_assert(sizeof(((struct oomslice_record *)0)->victim_name) == OOMSLICE_UNIT_NAME_MAX,
                "a unit name fits");
 /* A lock hidden in a library would be lost with the process that held it. */
 _Static_assert(__atomic_always_lock_free(sizeof(uint64_t), 0), "64-bit counters are lock-free");
 
 static struct oomslice_record *slot(const void *map, uint64_t sequence) {
-        size_t index = (size_t) ((sequence - 1) % OOMSLICE_RING_SLOTS);
+        size_t index = (size_t)((sequence - 1) % OOMSLICE_RING_SLOTS);
 
-        return (struct oomslice_record *) ((char *) map + OOMSLICE_RING_HEADER_SIZE +
-                                           index * OOMSLICE_RECORD_SIZE);
+        return (struct oomslice_record *)((char *)map + OOMSLICE_RING_HEADER_SIZE +
+                                          index * OOMSLICE_RECORD_SIZE);
 }
 
 /* How many slots are taken; more than there are if the counters make no sense. */

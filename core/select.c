@@ -103,7 +103,7 @@ uint32_t oomslice_select(struct oomslice_candidate *candidates, uint32_t count) 
 }
 
 const char *oomslice_verdict_text(uint32_t verdict) {
-        switch ((enum oomslice_verdict) verdict) {
+        switch ((enum oomslice_verdict)verdict) {
         case OOMSLICE_VERDICT_ELIGIBLE:
                 return "eligible";
         case OOMSLICE_VERDICT_CHOSEN:
