@@ -43,14 +43,6 @@ class Collector:
             ring.release(decision)
         return new
 
-    def add(self, decision: Decision) -> bool:
-        """Stores a decision that did not come through the ring. False if it was there already."""
-        try:
-            return self._store.add(decision)
-        except StoreError as error:
-            log.error("decision %s is lost: %s", decision.id, error)
-            return False
-
     async def announce(self) -> None:
         """Tells the journal and the bus of every stored decision that they have not heard of."""
         try:

@@ -58,8 +58,8 @@ class Daemon:
         self._backend = DaemonBackend(self._planner, self._store, self._status, self.reload)
         self._bus = BusService(self._backend)
         self._collector = Collector(self._store, JournalSender(), boot_id, self._bus.decision_made)
-        self._core = CoreLink(options.socket, self._status, self._collect, lambda: self.units_changed())
-        self._kernel = KernelKills(self._tree.root, self._store, boot_id, self._collector.add)
+        self._core = CoreLink(options.socket, self._status, self._collect, self.units_changed)
+        self._kernel = KernelKills(self._tree.root, self._store, boot_id, lambda _: self._stored.set())
         self._watch = CgroupWatch(self._tree, self.units_changed)
         self._changed = asyncio.Event()
         self._stored = asyncio.Event()
@@ -155,6 +155,7 @@ class Daemon:
         policy = prepared.policy
         await self._core.offer(prepared)
         self._kernel.follow(policy)
+        self._status.kernel_log = self._kernel.log_readable
         self._watch.follow(policy)
         if self._planner.problems != problems:
             for problem in self._planner.problems:
