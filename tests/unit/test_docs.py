@@ -1,0 +1,380 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The manual says what the code does: every option, key, member and default, and every example works."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import re
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from oomslice import errors
+from oomslice.bus.interface import BUS_NAME, DECISION_SIGNATURES, MANAGER, OBJECT_PATH, Argument
+from oomslice.cli import show
+from oomslice.cli.failure import EXIT_CODES
+from oomslice.cli.main import build_parser
+from oomslice.decisions.record import Decision
+from oomslice.policy.effective import AVOID_BONUS, COOLDOWN_DEFAULT_USEC
+from oomslice.settings.configuration import SECTIONS, parse_configuration
+from oomslice.settings.keys import YAML_LIMIT_KEYS, YAML_MACHINE_KEYS, YAML_SETTING_KEYS
+from oomslice.settings.model import SETTING_KEYS, Limits, MachineTriggers, format_usec
+from oomslice.settings.steps import STEPS
+from oomslice.settings.unitfile import parse_unit_files
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.glob("*.scd"))
+TEXTS = [ROOT / name for name in ("README.md", "NEWS.md", "CONTRIBUTING.md", "bpf/README.md", "docs/architecture.md")]
+
+
+def page(name: str) -> str:
+    """Source of a manual page."""
+    return (DOCS / f"{name}.scd").read_text(encoding="utf-8")
+
+
+def section(name: str, title: str) -> str:
+    """One section of a manual page."""
+    found = re.search(rf"^# {re.escape(title)}\n(.*?)(?=^# [A-Z]|\Z)", page(name), re.MULTILINE | re.DOTALL)
+    assert found, f"{name} has no section {title}"
+    return found.group(1)
+
+
+def entries(text: str) -> set[str]:
+    """What a section defines: the marked words of the lines that stand before an indented one."""
+    lines = text.splitlines()
+    heads = [line for line, following in itertools.pairwise(lines) if following.startswith("\t" + leading_tabs(line))]
+    return {word for line in heads for word in re.findall(r"[*_]+([^*_\s][^*\s]*?)[*_]+(?=[\s,(\[@]|$)", line)}
+
+
+def leading_tabs(line: str) -> str:
+    return line[: len(line) - len(line.lstrip("\t"))]
+
+
+def code_blocks(text: str, language: str = "") -> list[str]:
+    """Fenced blocks of that language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def verbs() -> dict[str, argparse.ArgumentParser]:
+    """The parser of each verb."""
+    for action in build_parser()._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return dict(action.choices)
+    raise AssertionError("oomslicectl has no verbs")
+
+
+def options(parser: argparse.ArgumentParser) -> set[str]:
+    """All option strings of a parser."""
+    return {string for action in parser._actions for string in action.option_strings}
+
+
+# Manual pages build.
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_a_manual_page_builds_without_warnings(path: Path, tmp_path: Path) -> None:
+    if shutil.which("scdoc") is None:
+        pytest.skip("scdoc is missing: apt install scdoc")
+    built = subprocess.run(["scdoc"], stdin=path.open("rb"), capture_output=True, timeout=60, check=False)
+    assert built.returncode == 0, built.stderr.decode()
+    assert built.stderr == b""
+    name, number = path.stem.rsplit(".", 1)
+    assert path.read_text(encoding="utf-8").startswith(f"{name}({number})\n")
+    if shutil.which("man") and shutil.which("groff"):
+        (tmp_path / path.stem).write_bytes(built.stdout)
+        shown = subprocess.run(
+            ["man", "--warnings", "-l", str(tmp_path / path.stem)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        assert shown.stderr == ""
+
+
+def test_the_pages_refer_only_to_pages_that_are() -> None:
+    own = {path.stem for path in PAGES}
+    for path in PAGES:
+        text = path.read_text(encoding="utf-8")
+        for name, number in re.findall(r"\*([a-z0-9.-]*oomslice[a-z0-9.-]*)\*\((\d)\)", text):
+            assert f"{name}.{number}" in own, f"{path.name} refers to {name}({number})"
+
+
+# oomslicectl(1) and completions.
+
+
+def test_every_verb_and_option_is_in_the_manual() -> None:
+    text = page("oomslicectl.1")
+    for name, parser in verbs().items():
+        (synopsis,) = re.findall(rf"^\*oomslicectl\* \*{name}\*.*$", text, re.MULTILINE)
+        assert name in entries(section("oomslicectl.1", "VERBS"))
+        for option in options(parser) - {"-h", "--help"}:
+            assert f"*{option}*" in synopsis, f"{option} is not in the synopsis of {name}"
+            assert option in entries(section("oomslicectl.1", "OPTIONS"))
+
+
+def test_the_manual_has_no_option_that_is_not() -> None:
+    known = set().union(*(options(parser) for parser in verbs().values()), options(build_parser()))
+    assert {entry for entry in entries(section("oomslicectl.1", "OPTIONS")) if entry.startswith("-")} == known
+
+
+def test_exit_codes_are_in_the_manual() -> None:
+    text = section("oomslicectl.1", "EXIT STATUS")
+    assert entries(text) == {str(code.value) for code, _ in EXIT_CODES}
+
+
+def test_the_example_of_verify_is_what_it_prints(tmp_path: Path) -> None:
+    example = next(block for block in code_blocks(page("oomslicectl.1")) if "oomslicectl verify" in block)
+    command, *expected = example.splitlines()
+    (tmp_path / "50-oomslice.conf").write_text("[X-OOMSlice]\nPriority=2000\n", encoding="utf-8")
+    code = "import sys; from oomslice.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *command.split()[2:]],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ended.stderr + ended.stdout).splitlines() == expected
+    assert ended.returncode == 1
+
+
+def completed(*words: str) -> list[str]:
+    """What bash offers for the last word."""
+    script = (
+        f"source {ROOT}/completions/oomslicectl.bash\n"
+        'COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _oomslicectl; printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    ended = subprocess.run(
+        ["bash", "-c", script, "bash", *words], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert ended.stderr == ""
+    return [line for line in ended.stdout.splitlines() if line]
+
+
+def test_bash_completes_verbs_and_options_of_the_parser() -> None:
+    assert set(completed("oomslicectl", "")) == set(verbs())
+    assert set(completed("oomslicectl", "-")) == options(build_parser())
+    for name, parser in verbs().items():
+        assert set(completed("oomslicectl", name, "-")) == options(parser), name
+
+
+def test_bash_completes_moments_and_nothing_for_a_number() -> None:
+    assert "1h ago" in completed("oomslicectl", "decisions", "--since", "1")
+    assert completed("oomslicectl", "decisions", "--limit", "") == []
+
+
+def test_zsh_completes_verbs_and_options_of_the_parser() -> None:
+    text = (ROOT / "completions/_oomslicectl").read_text(encoding="utf-8")
+    for name, parser in verbs().items():
+        assert f"'{name}:" in text
+        (branch,) = re.findall(rf"^ +{name}\)\n(.*?);;", text, re.MULTILINE | re.DOTALL)
+        assert "$common" in branch
+        own = options(parser) - {"-h", "--help", "--json"}
+        assert set(re.findall(r"'(--[a-z-]+)\[", branch)) == own, name
+
+
+def test_the_zsh_completion_is_valid_zsh() -> None:
+    if shutil.which("zsh") is None:
+        pytest.skip("zsh is missing: apt install zsh")
+    subprocess.run(["zsh", "-n", str(ROOT / "completions/_oomslicectl")], timeout=60, check=True)
+
+
+# oomslice.unit(5).
+
+
+def test_every_key_of_a_unit_file_is_in_the_manual() -> None:
+    assert {entry for entry in entries(page("oomslice.unit.5")) if entry.endswith("=")} == {
+        f"{key}=" for key in SETTING_KEYS
+    }
+
+
+def test_every_step_is_in_the_manual_and_marked_if_it_is_carried_out() -> None:
+    text = section("oomslice.unit.5", "OPTIONS")
+    steps = set(re.findall(r"^\t_([a-z]+)_(?:[:\[].*)?$", text, re.MULTILINE))
+    assert steps == set(STEPS)
+    assert [name for name, step in STEPS.items() if step.carried_out] == ["kill"]
+    assert "*Only* _kill_ *is carried out yet*" in text
+
+
+def test_examples_of_unit_files_are_right() -> None:
+    blocks = [
+        block
+        for path in [*PAGES, *TEXTS]
+        for language in ("", "ini")
+        for block in code_blocks(path.read_text(encoding="utf-8"), language)
+        if block.startswith(("[X-OOMSlice]", "# /etc/systemd"))
+    ]
+    assert len(blocks) >= 5
+    for block in blocks:
+        settings, problems = parse_unit_files([("example", block)])
+        assert problems == ()
+        assert settings.sources
+
+
+def test_defaults_of_unit_settings_are_those_of_the_code() -> None:
+    text = section("oomslice.unit.5", "OPTIONS")
+    assert f"Default: {format_usec(COOLDOWN_DEFAULT_USEC)}." in text
+    assert f"priority by {AVOID_BONUS}" in page("oomslice.7")
+
+
+# oomslice.yaml(5).
+
+
+def test_every_key_of_the_yaml_is_in_the_manual() -> None:
+    text = section("oomslice.yaml.5", "OPTIONS")
+    found = {entry.rstrip(":") for entry in entries(text) if entry.endswith(":")}
+    assert found == {*SECTIONS, "match", "manager", "tier", *YAML_MACHINE_KEYS, *YAML_LIMIT_KEYS}
+    for key in set(YAML_SETTING_KEYS) - {"tier"}:
+        assert f"*{key}*" in text, key
+
+
+def yaml_default(key: str) -> str:
+    """What the manual says of a key's default."""
+    text = section("oomslice.yaml.5", "OPTIONS")
+    found = re.search(rf"^\t\*{key}:\*\n(.*?)(?=^\t?\*|\Z)", text, re.MULTILINE | re.DOTALL)
+    assert found, key
+    default = re.search(r"Default:\s+(.*?)\.\s*$", found.group(1), re.DOTALL | re.MULTILINE)
+    assert default, key
+    return " ".join(default.group(1).split())
+
+
+def test_defaults_of_the_yaml_are_those_of_the_code() -> None:
+    machine, limits = MachineTriggers(), Limits()
+    for key, name in YAML_MACHINE_KEYS.items():
+        value = getattr(machine, name)
+        expected = f"{value.permyriad / 100:g}%" if hasattr(value, "permyriad") else str(value)
+        assert yaml_default(key) == expected, key
+    assert yaml_default("death-deadline-sec") == format_usec(limits.death_deadline_usec)
+    assert yaml_default("decisions-max") == str(limits.decisions_max)
+    assert yaml_default("leave-to-systemd-oomd") == ("yes" if limits.leave_to_systemd_oomd else "no")
+
+
+def test_the_example_of_the_yaml_is_right() -> None:
+    (example,) = code_blocks(section("oomslice.yaml.5", "EXAMPLE"))
+    configuration, problems = parse_configuration([("example", example)])
+    assert problems == ()
+    assert set(configuration.tiers) == {"batch", "precious"}
+    assert len(configuration.rules) == 2
+
+
+# org.oomslice1(5).
+
+
+def typed(arguments: tuple[Argument, ...]) -> str:
+    """Arguments as the manual writes them."""
+    return ", ".join(f"*{argument.signature}* {argument.name}" for argument in arguments)
+
+
+def members() -> Iterator[str]:
+    """The line of the manual for each member of the interface."""
+    for method in MANAGER.methods:
+        result = f" -> *{method.outputs[0].signature}* {method.outputs[0].name}" if method.outputs else ""
+        yield f"*{method.name}*({typed(method.inputs)}){result}"
+    for signal in MANAGER.signals:
+        yield f"*{signal.name}*({typed(signal.arguments)})"
+    for item in MANAGER.properties:
+        yield f"*{item.name}* (*{item.signature}*)"
+
+
+def test_every_member_of_the_bus_is_in_the_manual_with_its_types() -> None:
+    lines = page("org.oomslice1.5").splitlines()
+    expected = list(members())
+    for line in expected:
+        assert line in lines
+    documented = [
+        line
+        for title in ("METHODS", "SIGNALS", "PROPERTIES")
+        for line in section("org.oomslice1.5", title).splitlines()
+        if line.startswith("*")
+    ]
+    assert sorted(documented) == sorted(expected)
+    assert f"*{BUS_NAME}*" in page("org.oomslice1.5")
+    assert f"*{OBJECT_PATH}*" in page("org.oomslice1.5")
+
+
+def underlined(title: str) -> set[str]:
+    """Names that a section of org.oomslice1(5) defines."""
+    heads = [line for line in section("org.oomslice1.5", title).splitlines() if line.startswith("_")]
+    return {name.strip("_") for line in heads for name in line.split(", ")}
+
+
+def test_every_field_of_a_decision_is_in_the_manual() -> None:
+    assert underlined("RECORD OF A DECISION") == {field.name for field in fields(Decision)} == set(DECISION_SIGNATURES)
+
+
+def test_every_verdict_outcome_and_trigger_is_in_the_manual() -> None:
+    text = section("org.oomslice1.5", "RECORD OF A DECISION")
+    for word in [*show.VERDICTS, *(set(show.OUTCOMES) - {"pending"}), *show.TRIGGERS]:
+        assert f"_{word}_" in text, word
+
+
+def string_keys(function: str) -> set[str]:
+    """Keys of the dictionary literal that a function of daemon/backend.py makes: those that begin with a capital."""
+    source = (ROOT / "oomslice/daemon/backend.py").read_text(encoding="utf-8")
+    found = re.search(rf"def {function}\(.*?(?=\n(?:    )?(?:async )?def |\Z)", source, re.DOTALL)
+    assert found, function
+    return set(re.findall(r'"([A-Z][A-Za-z]+)"(?=: |\] = )', found.group(0)))
+
+
+def test_every_key_of_the_state_is_in_the_manual() -> None:
+    assert underlined("STATE") == string_keys("state")
+
+
+def test_every_setting_of_a_unit_is_in_the_manual() -> None:
+    assert underlined("SETTINGS OF A UNIT") == string_keys("_described")
+
+
+def test_every_error_name_is_in_the_manual() -> None:
+    kinds = [errors.OomsliceError, *errors.OomsliceError.__subclasses__()]
+    names = {kind.bus_name for kind in kinds if kind.bus_name.startswith("org.oomslice1.")}
+    assert set(re.findall(r"\*(org\.oomslice1\.Error\.\w+)\*", section("org.oomslice1.5", "ERRORS"))) == names
+
+
+# README and the other pages.
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
+        assert (path.parent / target).exists(), target
+
+
+def test_examples_in_python_run(capfd: pytest.CaptureFixture[str]) -> None:
+    blocks = code_blocks((ROOT / "README.md").read_text(encoding="utf-8"), "python")
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+    printed = capfd.readouterr().out.splitlines()
+    expected = [line[2:] for line in blocks[1].splitlines() if line.startswith("# chosen")]
+    assert printed[:1] == expected
+
+
+def test_the_picture_is_well_formed_and_described() -> None:
+    root = ElementTree.parse(DOCS / "architecture.svg").getroot()
+    names = {element.tag.rpartition("}")[2] for element in root}
+    assert {"title", "desc"} <= names
+
+
+def test_the_licence_is_the_whole_lgpl() -> None:
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert "GNU LESSER GENERAL PUBLIC LICENSE" in text
+    assert "Version 2.1, February 1999" in text
+    assert "How to Apply These Terms to Your New Libraries" in text
+
+
+def test_news_begins_with_this_version() -> None:
+    from oomslice import __version__
+
+    news = (ROOT / "NEWS.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## (\S+)", news, re.MULTILINE)[0] == __version__
