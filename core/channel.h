@@ -9,7 +9,10 @@
  *   -> PLAN_DESCRIPTORS (first, count) + up to OOMSLICE_CHANNEL_DESCRIPTORS cgroup directories, in unit order
  *   -> PLAN_COMMIT                              <- PLAN_REPLY (status, detail)
  *   -> STATE                                    <- STATE_REPLY
- * An error in BEGIN or DESCRIPTORS is answered with PLAN_REPLY at once; the plan in force stays.
+ * An error in BEGIN or DESCRIPTORS is answered with PLAN_REPLY at once; the plan in force stays, and what was still
+ * on its way for the refused one is passed over: every BEGIN gets exactly one PLAN_REPLY. The generation in a reply
+ * is that of the plan in force, 0 for none. While a victim is dying the core reads no message: answers then come
+ * after machine.death_deadline_us at the latest.
  */
 #include <stdint.h>
 
@@ -64,3 +67,21 @@ struct oomslice_message {
         struct oomslice_core_state state;
 };
 /* cffi: end */
+
+/* What the channel needs of the program around it. */
+struct oomslice_channel_hooks {
+        void (*state)(struct oomslice_core_state *statep); /* fills in all of it */
+        void (*plan_taken)(int plan_fd);                   /* a plan has just come into force */
+};
+
+/* `listen_fd` is non-blocking and listens; `ring_fd` and `event_fd` go out with HELLO_REPLY. 0 or -errno. */
+int oomslice_channel_init(int epoll_fd, int listen_fd, int ring_fd, int event_fd,
+                          const struct oomslice_channel_hooks *hooks);
+/* Makes a listening socket for a core that systemd did not start. Returns it or -errno. */
+int oomslice_channel_listen(const char *path);
+/* OOMSLICE_EVENT_LISTEN: takes the new client in place of the old one. */
+void oomslice_channel_accept(void);
+/* OOMSLICE_EVENT_CLIENT: reads and answers one message; `events` as epoll gave them. */
+void oomslice_channel_receive(uint32_t events);
+/* Reads no messages until it is called with 0 again. */
+void oomslice_channel_hold(int hold);

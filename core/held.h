@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+/* What the core holds open of one cgroup, so that nothing has to be opened when memory is gone. */
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Descriptors, -1 if not there. `directory` -1: the cgroup is gone. */
+struct oomslice_held {
+        int32_t directory;
+        int32_t kill;    /* cgroup.kill, write-only */
+        int32_t procs;   /* cgroup.procs */
+        int32_t events;  /* cgroup.events */
+        int32_t current; /* memory.current */
+        int32_t stat;    /* memory.stat */
+        int32_t swap;    /* memory.swap.current */
+};
+
+struct oomslice_usage {
+        uint64_t current;  /* bytes: memory.current */
+        uint64_t swap;     /* bytes: memory.swap.current */
+        uint64_t memory;   /* bytes a kill gives back: current - file pages on the LRU + swap */
+        uint64_t refaults; /* pages, anonymous and file */
+};
+
+void oomslice_held_init(struct oomslice_held *held);
+/* Opens what there is below `directory_fd`, which stays the caller's. `all` is for candidates: without it only
+ * the directory itself. 0 or -errno; a file that does not exist stays -1 and is no error. */
+int oomslice_held_open(struct oomslice_held *held, int directory_fd, bool all);
+void oomslice_held_close(struct oomslice_held *held);
+/* True if no file was missing when it was opened: it can be kept for a later plan. */
+bool oomslice_held_is_complete(const struct oomslice_held *held, bool all);
+/* Reads each file once so that the kernel's buffers for it exist. */
+void oomslice_held_prefault(const struct oomslice_held *held);
+/* 1 populated, 0 empty, -errno (ENODEV: removed). */
+int oomslice_held_populated(int events_fd);
+/* memory.current and memory.swap.current only. 0 or -errno; without the memory controller all is 0. */
+int oomslice_held_usage_rough(const struct oomslice_held *held, struct oomslice_usage *usagep);
+/* All figures. 0 or -errno. */
+int oomslice_held_usage(const struct oomslice_held *held, struct oomslice_usage *usagep);

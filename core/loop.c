@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Owns the order of things after a wakeup, and the one timer. Without shortage and without a victim the timer is
+ * off and the wait has no end: at rest the core does not run at all.
+ */
+#define _GNU_SOURCE
+#include "loop.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/epoll.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include "action.h"
+#include "channel.h"
+#include "decide.h"
+#include "event.h"
+#include "force.h"
+#include "machine.h"
+#include "moment.h"
+#include "state.h"
+
+enum { EVENTS_MAX = 32 };
+
+/* What the events of one wakeup add up to. */
+struct turn {
+        uint64_t now_us;
+        bool end;
+        bool thrashing;
+        bool victim; /* a victim's cgroup has changed */
+};
+
+static uint64_t set_us = OOMSLICE_MOMENT_NEVER; /* what the timer is set to */
+
+static void set_timer(int timer_fd) {
+        uint64_t machine_us = oomslice_machine_next(), action_us = oomslice_action_next();
+        uint64_t next_us = machine_us < action_us ? machine_us : action_us;
+        struct itimerspec when = {0};
+
+        if (next_us == set_us)
+                return;
+        if (next_us != OOMSLICE_MOMENT_NEVER) {
+                when.it_value.tv_sec = (time_t)(next_us / 1000000);
+                /* A time of zero would switch the timer off. */
+                when.it_value.tv_nsec = (long)(next_us % 1000000 * 1000) + 1;
+        }
+        /* Can only fail for times out of range, which 64 bits of microseconds since boot are not. */
+        if (timerfd_settime(timer_fd, TFD_TIMER_ABSTIME, &when, NULL) == 0)
+                set_us = next_us;
+}
+
+static void domain_fired(const struct turn *turn, const struct oomslice_event *event, uint32_t events) {
+        if (events & EPOLLERR)
+                oomslice_force_drop_trigger(event->index); /* its cgroup is gone, and the next plan knows */
+        else
+                oomslice_machine_pressure(event->index, turn->now_us);
+}
+
+/* An event of a plan that is no longer in force says nothing of this one. */
+static bool is_stale(const struct oomslice_event *event) {
+        const struct oomslice_force *force = oomslice_force_get();
+
+        return !force || event->tag != force->tag;
+}
+
+static void take_event(struct turn *turn, const struct epoll_event *e, int timer_fd) {
+        const struct oomslice_event event = oomslice_event_unpack(e->data.u64);
+        uint64_t expirations;
+
+        switch (event.kind) {
+        case OOMSLICE_EVENT_SIGNAL:
+                turn->end = true;
+                break;
+        case OOMSLICE_EVENT_TIMER:
+                (void)!read(timer_fd, &expirations,
+                            sizeof(expirations)); /* EAGAIN: set anew since it ran out */
+                set_us = OOMSLICE_MOMENT_NEVER;
+                break;
+        case OOMSLICE_EVENT_LISTEN:
+                oomslice_channel_accept();
+                break;
+        case OOMSLICE_EVENT_CLIENT:
+                oomslice_channel_receive(e->events);
+                break;
+        case OOMSLICE_EVENT_SIGN: /* has woken us, which is all it is for */
+                break;
+        case OOMSLICE_EVENT_THRASH:
+                turn->thrashing = turn->thrashing || !is_stale(&event);
+                break;
+        case OOMSLICE_EVENT_DOMAIN:
+                if (!is_stale(&event))
+                        domain_fired(turn, &event, e->events);
+                break;
+        case OOMSLICE_EVENT_VICTIM:
+                turn->victim = true;
+                break;
+        }
+}
+
+int oomslice_loop_run(int epoll_fd, int timer_fd) {
+        static struct epoll_event events[EVENTS_MAX];
+
+        /* A plan may have been inherited in the middle of a shortage. */
+        oomslice_machine_read(oomslice_moment_now());
+        oomslice_machine_look(oomslice_moment_now(), false);
+        for (;;) {
+                struct turn turn = {0};
+                int n;
+
+                set_timer(timer_fd);
+                /* Taking a plan opens files, which may have to wait for memory: not while a victim is dying. */
+                oomslice_channel_hold(oomslice_action_next() != OOMSLICE_MOMENT_NEVER);
+
+                n = epoll_wait(epoll_fd, events, EVENTS_MAX, -1);
+                if (n < 0 && errno != EINTR)
+                        return -errno;
+                oomslice_state_count_wakeup();
+                turn.now_us = oomslice_moment_now();
+                oomslice_machine_read(turn.now_us);
+                for (int i = 0; i < n; i++)
+                        take_event(&turn, &events[i], timer_fd);
+                if (turn.end)
+                        return 0;
+                oomslice_decide_poll(turn.now_us, turn.victim, oomslice_machine_available());
+                /* Again, because the memory may have come back since: nobody dies for an old figure. */
+                oomslice_machine_read(turn.now_us);
+                oomslice_machine_look(turn.now_us, turn.thrashing);
+        }
+}

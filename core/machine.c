@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Owns the descriptor of /proc/meminfo and the watch. Every wakeup, whatever it was for, reads the file (6 us);
+ * so the watch starts at the first event of any kind that comes in a shortage, not only at its own trigger.
+ * A file that cannot be read decides nothing: stale figures must not kill.
+ */
+#define _GNU_SOURCE
+#include "machine.h"
+
+#include "decide.h"
+#include "force.h"
+#include "meminfo.h"
+#include "moment.h"
+#include "watch.h"
+
+static int meminfo = -1;
+static struct oomslice_watch watch;
+static struct oomslice_meminfo info;
+static bool readable;
+static bool is_short;
+static uint64_t next_us = OOMSLICE_MOMENT_NEVER;
+
+void oomslice_machine_init(int meminfo_fd) {
+        meminfo = meminfo_fd;
+}
+
+void oomslice_machine_read(uint64_t now_us) {
+        const struct oomslice_force *force = oomslice_force_get();
+        bool was_active = watch.active;
+
+        readable = oomslice_meminfo_read(meminfo, &info) == 0;
+        is_short = false;
+        if (!force || !readable) {
+                /* Tried again while it matters: the file was readable when the watch began. */
+                next_us = watch.active ? now_us + UINT64_C(100000) : OOMSLICE_MOMENT_NEVER;
+                return;
+        }
+        is_short = oomslice_watch_update(&watch, &force->plan.header->machine, &info, now_us);
+        if (was_active && !watch.active)
+                oomslice_decide_machine_calm();
+}
+
+static struct oomslice_cause cause(uint32_t trigger, uint64_t now_us) {
+        return (struct oomslice_cause){.trigger = trigger, .trigger_us = now_us, .meminfo = info};
+}
+
+/* The next look comes sooner the less there is, but not before domain 0 could act upon it. */
+static void set_next(const struct oomslice_machine *machine, uint64_t now_us) {
+        uint64_t ready = oomslice_decide_machine_ready();
+
+        next_us = OOMSLICE_MOMENT_NEVER;
+        /* While a victim is awaited, that has its own looks, and each of them is followed by one here. */
+        if (!watch.active || ready == OOMSLICE_MOMENT_NEVER)
+                return;
+        next_us = now_us + oomslice_watch_interval(oomslice_watch_margin(machine, &info), watch.fall);
+        if (is_short && ready > next_us)
+                next_us = ready;
+}
+
+void oomslice_machine_look(uint64_t now_us, bool thrashing) {
+        const struct oomslice_force *force = oomslice_force_get();
+        const struct oomslice_machine *machine;
+        struct oomslice_cause why;
+
+        if (!force || !readable)
+                return;
+        machine = &force->plan.header->machine;
+        if (is_short) {
+                why = cause(OOMSLICE_TRIGGER_AVAILABLE, now_us);
+                oomslice_decide(0, &why);
+        } else if (thrashing && info.available <= machine->available_thrash) {
+                why = cause(OOMSLICE_TRIGGER_THRASH, now_us);
+                oomslice_decide(0, &why);
+        }
+        set_next(machine, now_us);
+}
+
+void oomslice_machine_pressure(uint32_t domain, uint64_t now_us) {
+        struct oomslice_cause why = cause(OOMSLICE_TRIGGER_PRESSURE, now_us);
+
+        oomslice_decide(domain, &why);
+}
+
+uint64_t oomslice_machine_next(void) {
+        return next_us;
+}
+
+bool oomslice_machine_watching(void) {
+        return watch.active;
+}
+
+uint64_t oomslice_machine_available(void) {
+        return info.available;
+}

@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * oomslice-core: the kill path. run() is its whole life, in order: take over what a predecessor left, open, arm,
+ * wait and act. What can fail before it is armed is said on standard error; from then on nothing is allocated,
+ * opened by path or logged, and what is missing is reported as a feature that is not there.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include "action.h"
+#include "channel.h"
+#include "decide.h"
+#include "event.h"
+#include "force.h"
+#include "kill.h"
+#include "lock.h"
+#include "loop.h"
+#include "machine.h"
+#include "notify.h"
+#include "options.h"
+#include "reaper.h"
+#include "record.h"
+#include "ringfd.h"
+#include "sample.h"
+#include "state.h"
+
+/* Set for good once the core is armed. The test build's allocator aborts from then on. */
+volatile bool oomslice_armed;
+
+static char meminfo_path[PATH_MAX], pressure_path[PATH_MAX];
+
+static int fail(const char *what, int error) {
+        oomslice_options_complain(what, error);
+        return error;
+}
+
+static int join(char path[static PATH_MAX], const char *root, const char *rest) {
+        if (strlen(root) + strlen(rest) >= PATH_MAX)
+                return -ENAMETOOLONG;
+        (void)stpcpy(stpcpy(path, root), rest);
+        return 0;
+}
+
+static bool never_tried(uint64_t cgroup_id, void *context) {
+        (void)cgroup_id, (void)context;
+        return false;
+}
+
+/* What every plan in force brings with it, however it came. */
+static void plan_in_force(void) {
+        const struct oomslice_force *force = oomslice_force_get();
+
+        oomslice_decide_plan_taken();
+        oomslice_sample_fit(force->plan.header->units_count);
+        /* A choice without an act: the kernel's buffers and our pages have been used once before they must be. */
+        oomslice_sample_end(oomslice_sample_take(force, 0, never_tried, NULL));
+}
+
+static void plan_taken(int plan_fd) {
+        plan_in_force();
+        /* Not stored (the manager hangs): a successor then waits for oomsliced to send it. */
+        (void)oomslice_notify_store("plan", plan_fd);
+}
+
+/* The stored plan comes into force again, the newest if there are several. */
+static void restore_plan(const struct oomslice_inherited *inherited, int root_fd) {
+        uint32_t detail;
+        int r;
+
+        for (uint32_t i = 0; i < inherited->plans_count; i++) {
+                r = oomslice_force_restore(inherited->plans[i], root_fd, &detail);
+                if (r < 0)
+                        (void)fail("stored plan", r);
+                else if (r > 0 && r != OOMSLICE_PLAN_E_GENERATION)
+                        oomslice_options_complain(oomslice_plan_result_text(r), EBADMSG);
+        }
+        if (oomslice_force_get())
+                plan_in_force();
+}
+
+/* The ring of a predecessor, or a new one that systemd keeps from now on. Returns its descriptor or -errno. */
+static int get_ring(int stored_fd, void **mapp) {
+        int fd, r;
+
+        if (stored_fd >= 0) {
+                r = oomslice_ringfd_recover(stored_fd, mapp);
+                if (r == 0)
+                        return stored_fd;
+                (void)fail("stored ring, made anew", r);
+                close(stored_fd);
+        }
+        fd = oomslice_ringfd_new(mapp);
+        if (fd >= 0)
+                (void)oomslice_notify_store("ring", fd);
+        return fd;
+}
+
+/* Each unit takes up to seven descriptors. */
+static void raise_descriptor_limit(void) {
+        struct rlimit limit;
+
+        if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+                limit.rlim_cur = limit.rlim_max;
+                (void)setrlimit(RLIMIT_NOFILE,
+                                &limit); /* a plan too large for it is then refused with EMFILE */
+        }
+}
+
+static int open_signals(int epoll_fd) {
+        sigset_t set;
+        int fd;
+
+        sigemptyset(&set);
+        sigaddset(&set, SIGTERM);
+        sigaddset(&set, SIGINT);
+        if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
+                return -errno;
+        fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+        if (fd < 0)
+                return -errno;
+        return oomslice_event_set(epoll_fd, fd, EPOLLIN,
+                                  (struct oomslice_event){OOMSLICE_EVENT_SIGNAL, 0, 0});
+}
+
+/* Everything that makes the deciding thread independent of the rest; each step that fails is a missing feature. */
+static void arm(void) {
+        const struct sched_param priority = {.sched_priority = 1};
+
+        if (oomslice_process_mrelease(-1) != -ENOSYS)
+                oomslice_state_add_features(OOMSLICE_FEATURE_MRELEASE);
+        /* Bounds the stay in reclaim throttling, should this thread ever have to allocate in the kernel. */
+        (void)prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
+        if (oomslice_lock_all() == 0) {
+                oomslice_state_add_features(OOMSLICE_FEATURE_LOCKED);
+                oomslice_force_lock();
+                oomslice_sample_fit(oomslice_force_get() ? oomslice_force_get()->plan.header->units_count
+                                                         : 0);
+        }
+        /* Last: the reapers were started before and keep normal priority. A real-time thread may also take from
+         * the page allocator's reserve (ALLOC_MIN_RESERVE) what the kernel needs to answer it. */
+        if (sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &priority) == 0)
+                oomslice_state_add_features(OOMSLICE_FEATURE_REALTIME);
+}
+
+static int run(const struct oomslice_options *options) {
+        static const struct oomslice_channel_hooks hooks = {oomslice_state_get, plan_taken};
+        struct oomslice_inherited inherited;
+        int epoll_fd, timer_fd, event_fd, ring_fd, root_fd, meminfo_fd, status_fd, r;
+        void *ring = NULL;
+
+        /* Take over */
+        oomslice_notify_inherit(&inherited);
+        raise_descriptor_limit();
+        ring_fd = get_ring(inherited.ring, &ring);
+        if (ring_fd < 0)
+                return fail("ring", ring_fd);
+
+        /* Open */
+        epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+        timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+        event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        if (epoll_fd < 0 || timer_fd < 0 || event_fd < 0)
+                return fail("epoll, timerfd or eventfd", -errno);
+        r = open_signals(epoll_fd);
+        if (r < 0)
+                return fail("signalfd", r);
+        r = oomslice_event_set(epoll_fd, timer_fd, EPOLLIN,
+                               (struct oomslice_event){OOMSLICE_EVENT_TIMER, 0, 0});
+        if (r < 0)
+                return fail("epoll", r);
+        if (join(meminfo_path, options->proc_root, "/meminfo") < 0 ||
+            join(pressure_path, options->proc_root, "/pressure/memory") < 0)
+                return fail(options->proc_root, -ENAMETOOLONG);
+        meminfo_fd = open(meminfo_path, O_RDONLY | O_CLOEXEC);
+        if (meminfo_fd < 0)
+                return fail(meminfo_path, -errno);
+        status_fd = open("/proc/self/status", O_RDONLY | O_CLOEXEC); /* -1: locked_bytes stays 0 */
+        root_fd = open(options->cgroup_root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (root_fd < 0)
+                return fail(options->cgroup_root, -errno);
+        if (inherited.socket < 0)
+                inherited.socket = oomslice_channel_listen(options->socket);
+        if (inherited.socket < 0)
+                return fail(options->socket, inherited.socket);
+        (void)fcntl(inherited.socket, F_SETFL, O_NONBLOCK);
+
+        oomslice_state_init(status_fd);
+        oomslice_record_init(ring, event_fd);
+        oomslice_machine_init(meminfo_fd);
+        oomslice_decide_init(options->dry_run);
+        oomslice_action_init(epoll_fd);
+        oomslice_sample_init();
+        oomslice_force_init(epoll_fd, pressure_path);
+        r = oomslice_channel_init(epoll_fd, inherited.socket, ring_fd, event_fd, &hooks);
+        if (r < 0)
+                return fail("socket", r);
+        restore_plan(&inherited, root_fd);
+        close(root_fd);
+        r = oomslice_reaper_start();
+        if (r < 0)
+                (void)fail("reaper threads", r); /* goes on: dying takes longer without them */
+
+        /* Arm */
+        arm();
+        oomslice_armed = true;
+        (void)oomslice_notify("READY=1");
+
+        /* Wait and act */
+        r = oomslice_loop_run(epoll_fd, timer_fd);
+        (void)oomslice_notify("STOPPING=1");
+        return r < 0 ? fail("epoll_wait", r) : 0;
+}
+
+int main(int count, char **arguments) {
+        struct oomslice_options options;
+        int r;
+
+        r = oomslice_options_parse(count, arguments, &options);
+        if (r != 0)
+                return r < 0 ? 2 : 0;
+        return run(&options) < 0 ? 1 : 0;
+}

@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Owns what is written into the ring. The reader has the same memory and is less privileged, so the core writes
+ * there and never reads back: everything a decision goes on with is kept elsewhere.
+ */
+#define _GNU_SOURCE
+#include "record.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#include "moment.h"
+#include "psi.h"
+
+static void *ring;
+static int event = -1;
+static uint64_t finished;
+
+void oomslice_record_init(void *ring_map, int event_fd) {
+        ring = ring_map;
+        event = event_fd;
+}
+
+/* The target is zeroed and larger than any name, so it stays terminated. */
+static void copy_name(char target[static OOMSLICE_UNIT_NAME_MAX], const char *name) {
+        size_t length = strnlen(name, OOMSLICE_UNIT_NAME_MAX - 1);
+
+        memset(target, 0, OOMSLICE_UNIT_NAME_MAX);
+        memcpy(target, name, length);
+}
+
+static void set_pressure(struct oomslice_record *record, const struct oomslice_force *force, uint32_t domain,
+                         uint32_t trigger) {
+        const struct oomslice_psi_trigger *fired = NULL;
+
+        if (force->domains[domain].figures_fd >= 0)
+                (void)oomslice_psi_read(force->domains[domain].figures_fd, &record->pressure);
+        if (trigger == OOMSLICE_TRIGGER_PRESSURE)
+                fired = &force->plan.domains[domain].trigger;
+        else if (trigger == OOMSLICE_TRIGGER_THRASH)
+                fired = &force->plan.header->machine.thrash;
+        if (fired) {
+                record->pressure.kind = fired->kind;
+                record->pressure.stall_us = fired->stall_us;
+                record->pressure.window_us = fired->window_us;
+        }
+}
+
+struct oomslice_record *oomslice_record_new(const struct oomslice_force *force, uint32_t domain,
+                                            const struct oomslice_cause *cause) {
+        static struct oomslice_record nowhere;
+        const struct oomslice_plan_header *header = force->plan.header;
+        const struct oomslice_plan_domain *planned = &force->plan.domains[domain];
+        struct oomslice_record *record;
+        uint64_t now = oomslice_moment_now();
+
+        record = oomslice_ring_take(ring);
+        if (!record) {
+                memset(&nowhere, 0, sizeof(nowhere));
+                record = &nowhere;
+        }
+        record->plan_generation = header->generation;
+        record->trigger = cause->trigger;
+        record->trigger_us = cause->trigger_us;
+        record->trigger_realtime_us = oomslice_moment_of(CLOCK_REALTIME) - (now - cause->trigger_us);
+        record->decision_us = now;
+        record->rank_by = planned->rank_by;
+        record->mem_total = cause->meminfo.total;
+        record->mem_available = cause->meminfo.available;
+        record->swap_total = cause->meminfo.swap_total;
+        record->swap_free = cause->meminfo.swap_free;
+        record->mem_available_limit = cause->trigger == OOMSLICE_TRIGGER_THRASH
+                                              ? header->machine.available_thrash
+                                              : header->machine.available_min;
+        record->swap_free_limit = header->machine.swap_free_min;
+        record->domain_cgroup_id = force->plan.units[planned->unit].cgroup_id;
+        copy_name(record->domain_name, oomslice_plan_name(&force->plan, planned->unit));
+        set_pressure(record, force, domain, cause->trigger);
+        return record;
+}
+
+void oomslice_record_set_candidates(struct oomslice_record *record, const struct oomslice_sample *sample,
+                                    bool chosen) {
+        const struct oomslice_candidate *victim = &sample->candidates[0];
+        uint32_t count =
+                sample->count < OOMSLICE_RECORD_CANDIDATES ? sample->count : OOMSLICE_RECORD_CANDIDATES;
+
+        record->candidates_total = sample->count;
+        record->candidates_count = count;
+        for (uint32_t i = 0; i < count; i++)
+                record->candidates[i] = (struct oomslice_record_candidate){
+                        .cgroup_id = sample->candidates[i].cgroup_id,
+                        .metric = sample->candidates[i].metric,
+                        .priority = sample->candidates[i].priority,
+                        .verdict = sample->candidates[i].verdict,
+                };
+        if (!chosen)
+                return;
+        record->candidates[0].verdict = OOMSLICE_VERDICT_CHOSEN;
+        record->victim_cgroup_id = victim->cgroup_id;
+        record->victim_metric = victim->metric;
+        record->victim_priority = victim->priority;
+        copy_name(record->victim_name, oomslice_sample_name(sample, victim));
+}
+
+void oomslice_record_set_processes(struct oomslice_record *record,
+                                   const struct oomslice_processes *processes) {
+        uint32_t count = processes->count < OOMSLICE_RECORD_PIDS ? processes->count : OOMSLICE_RECORD_PIDS;
+
+        record->processes_total = processes->total;
+        record->pids_count = count;
+        memcpy(record->pids, processes->pids, count * sizeof(record->pids[0]));
+}
+
+void oomslice_record_finish(struct oomslice_record *record, uint32_t outcome, int error) {
+        uint64_t one = 1;
+
+        record->outcome = outcome;
+        record->error = error < 0 ? -error : error;
+        oomslice_ring_set_state(record, OOMSLICE_RECORD_FINAL);
+        finished++;
+        /* EAGAIN: the reader has filled the counter up; it then has enough reason to look. */
+        (void)!write(event, &one, sizeof(one));
+}
+
+uint64_t oomslice_record_count(void) {
+        return finished;
+}
+
+uint64_t oomslice_record_dropped(void) {
+        return ring ? ((const struct oomslice_ring_header *)ring)->dropped : 0;
+}

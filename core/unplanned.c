@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Owns the gap between a plan and the machine: a unit started after the last plan must not be invisible, least
+ * of all when it is the one that eats the memory. This is the one place of the kill path that opens files; it
+ * is bounded in number and depth, and each failure leaves out one cgroup and nothing else.
+ */
+#define _GNU_SOURCE
+#include "unplanned.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "cgroup.h"
+
+/* As the kernel writes it (include/linux/dirent.h); glibc has no name for it. */
+struct entry {
+        uint64_t inode;
+        int64_t offset;
+        unsigned short size;
+        unsigned char type;
+        char name[];
+};
+
+struct search {
+        const struct oomslice_force *force;
+        struct oomslice_unplanned *found;
+        uint32_t count;
+};
+
+/* One per level of the search, since an outer directory is still being read while an inner one is. */
+static _Alignas(struct entry) char buffers[OOMSLICE_UNPLANNED_DEPTH + 1][2048];
+
+static bool ends_with(const char *text, const char *end) {
+        size_t text_size = strlen(text), end_size = strlen(end);
+
+        return text_size > end_size && strcmp(text + text_size - end_size, end) == 0;
+}
+
+/* A user manager's unit holds slices of its own, and its init.scope holds the manager itself. */
+static bool is_searched(const char *name) {
+        return ends_with(name, ".slice") || (strncmp(name, "user@", 5) == 0 && ends_with(name, ".service"));
+}
+
+static void search_directory(struct search *search, int directory, int32_t heir_of, uint32_t depth);
+
+static void visit(struct search *search, int directory, const struct entry *entry, int32_t heir_of,
+                  uint32_t depth) {
+        struct oomslice_unplanned *unplanned = &search->found[search->count];
+        size_t length = strlen(entry->name);
+        uint64_t id;
+        int fd;
+
+        if (entry->type != DT_DIR || entry->name[0] == '.' || strcmp(entry->name, "init.scope") == 0 ||
+            length >= sizeof(unplanned->name) || oomslice_force_find(search->force, entry->inode) >= 0)
+                return;
+        fd = openat(directory, entry->name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+        if (fd < 0)
+                return;
+        if (is_searched(entry->name)) {
+                if (depth < OOMSLICE_UNPLANNED_DEPTH)
+                        search_directory(search, fd, heir_of, depth + 1);
+        } else if (oomslice_cgroup_id(fd, &id) == 0 && oomslice_force_find(search->force, id) < 0 &&
+                   oomslice_held_open(&unplanned->held, fd, true) == 0) {
+                unplanned->cgroup_id = id;
+                unplanned->heir_of = heir_of;
+                memcpy(unplanned->name, entry->name, length + 1);
+                search->count++;
+        }
+        close(fd);
+}
+
+static void search_directory(struct search *search, int directory, int32_t heir_of, uint32_t depth) {
+        if (lseek(directory, 0, SEEK_SET) < 0)
+                return;
+        while (search->count < OOMSLICE_UNPLANNED_MAX) {
+                long size = syscall(SYS_getdents64, directory, buffers[depth], sizeof(buffers[depth]));
+
+                if (size <= 0)
+                        return;
+                for (long at = 0; at < size && search->count < OOMSLICE_UNPLANNED_MAX;) {
+                        const struct entry *entry = (const struct entry *)(buffers[depth] + at);
+
+                        visit(search, directory, entry, heir_of, depth);
+                        at += entry->size;
+                }
+        }
+}
+
+uint32_t oomslice_unplanned_find(const struct oomslice_force *force, int32_t top,
+                                 struct oomslice_unplanned found[static OOMSLICE_UNPLANNED_MAX]) {
+        /* Whoever inherits one of these could not be chosen, so there is no need to look. */
+        const uint32_t never = OOMSLICE_UNIT_CANDIDATE | OOMSLICE_UNIT_PROTECTED | OOMSLICE_UNIT_SELF |
+                               OOMSLICE_UNIT_LEFT_TO_OOMD;
+        struct search search = {.force = force, .found = found};
+
+        for (uint32_t i = (uint32_t)top; i < force->plan.header->units_count; i++)
+                if (!(force->plan.units[i].flags & never) && force->held[i].directory >= 0 &&
+                    oomslice_plan_is_below(&force->plan, (int32_t)i, top))
+                        search_directory(&search, force->held[i].directory, (int32_t)i, 0);
+        return search.count;
+}
+
+void oomslice_unplanned_close(struct oomslice_unplanned *found, uint32_t count) {
+        for (uint32_t i = 0; i < count; i++)
+                oomslice_held_close(&found[i].held);
+}

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Owns the moment of the kill. cgroup.kill comes first where there is one: it is a write to an open descriptor,
+ * allocates nothing, takes the whole subtree at once and races with no fork. A pidfd has to be allocated and may
+ * have to wait for memory, so pidfds come after it. Only kernels before 5.14 are killed by pidfds alone.
+ */
+#define _GNU_SOURCE
+#include "victim.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stddef.h>
+#include <unistd.h>
+
+#include "kill.h"
+#include "reaper.h"
+
+enum { ROUNDS = 64 };
+
+int oomslice_victim_check(const struct oomslice_held *held, struct oomslice_processes *processesp) {
+        int r;
+
+        processesp->total = processesp->count = 0;
+        if (held->procs < 0)
+                return OOMSLICE_VICTIM_GONE;
+        r = oomslice_processes_list(held->procs, processesp);
+        /* EOPNOTSUPP: the unit's own cgroup is threaded; its processes are listed elsewhere. */
+        if (r < 0 && r != -EOPNOTSUPP)
+                return r == -ENODEV ? (int)OOMSLICE_VICTIM_GONE : r;
+        return oomslice_processes_untouchable(processesp) ? OOMSLICE_VICTIM_REFUSED : OOMSLICE_VICTIM_KILLED;
+}
+
+/*
+ * One round of the kill by pidfds. A pid may have been reused between the list and pidfd_open; so the list is read
+ * again while the pidfd is held: who is in it then, under a pid whose process has not died, is a member.
+ */
+static int kill_round(const struct oomslice_held *held, const struct oomslice_processes *before,
+                      const struct oomslice_processes *known, uint32_t serial) {
+        static struct oomslice_processes now;
+        int pidfds[OOMSLICE_PROCESSES_MAX], killed = 0, error = 0;
+
+        for (uint32_t i = 0; i < before->count; i++)
+                pidfds[i] = oomslice_processes_has(known, before->pids[i])
+                                    ? -ESRCH
+                                    : oomslice_pidfd_open(before->pids[i]);
+        now.total = now.count = 0;
+        (void)oomslice_processes_list(held->procs, &now);
+        oomslice_processes_list_below(held->directory, &now);
+        for (uint32_t i = 0; i < before->count; i++) {
+                int r = pidfds[i];
+
+                if (r >= 0 && !oomslice_processes_has(&now, before->pids[i]))
+                        r = -ESRCH;
+                if (r >= 0)
+                        r = oomslice_pidfd_send_signal(pidfds[i], SIGKILL);
+                if (r == 0) {
+                        killed++;
+                        oomslice_reaper_push(pidfds[i], serial);
+                        continue;
+                }
+                if (r != -ESRCH)
+                        error = r;
+                if (pidfds[i] >= 0)
+                        close(pidfds[i]);
+        }
+        return killed > 0 ? killed : error;
+}
+
+/* Rounds until nobody new appears: a process may fork until its own signal reaches it. */
+static int kill_each(const struct oomslice_held *held, struct oomslice_processes *processes,
+                     uint32_t serial) {
+        static struct oomslice_processes round, known;
+        int killed = 0, r = 0;
+
+        known.count = known.total = 0;
+        for (int i = 0; i < ROUNDS; i++) {
+                round.total = round.count = 0;
+                r = oomslice_processes_list(held->procs, &round);
+                if (r < 0 && r != -EOPNOTSUPP)
+                        break;
+                oomslice_processes_list_below(held->directory, &round);
+                if (oomslice_processes_untouchable(&round))
+                        return killed > 0 ? 0 : -EPERM;
+                if (i == 0)
+                        *processes = round;
+                r = kill_round(held, &round, &known, serial);
+                if (r <= 0)
+                        break;
+                killed += r;
+                known = round;
+        }
+        if (killed > 0)
+                return OOMSLICE_VICTIM_KILLED;
+        return r == -ENODEV || r == 0 ? (int)OOMSLICE_VICTIM_GONE : r;
+}
+
+int oomslice_victim_kill(const struct oomslice_held *held, struct oomslice_processes *processes,
+                         uint32_t serial) {
+        if (held->kill < 0)
+                return kill_each(held, processes, serial);
+        /* The kernel takes the file's position for no matter, so the descriptor can be written again and again. */
+        if (pwrite(held->kill, "1", 1, 0) == 1)
+                return OOMSLICE_VICTIM_KILLED;
+        if (errno == ENODEV)
+                return OOMSLICE_VICTIM_GONE;
+        /* EOPNOTSUPP: a threaded cgroup, whose processes can still be told one by one. */
+        return errno == EOPNOTSUPP ? kill_each(held, processes, serial) : -errno;
+}
+
+void oomslice_victim_reap(const struct oomslice_held *held, struct oomslice_processes *processes,
+                          uint32_t serial) {
+        /* Killed one by one: that has listed and handed over all. */
+        if (held->kill < 0)
+                return;
+        oomslice_processes_list_below(held->directory, processes);
+        for (uint32_t i = 0; i < processes->count; i++) {
+                int pidfd = oomslice_pidfd_open(processes->pids[i]);
+
+                /* A pid that was reused meanwhile does no harm: process_mrelease refuses whoever is not dying. */
+                if (pidfd >= 0)
+                        oomslice_reaper_push(pidfd, serial);
+        }
+}

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+/* The kill itself: one cgroup with all that is in it. */
+#include <stdint.h>
+
+#include "held.h"
+#include "processes.h"
+
+enum oomslice_victim_result {
+        OOMSLICE_VICTIM_KILLED = 0,
+        OOMSLICE_VICTIM_GONE = 1,    /* the cgroup was removed, or emptied itself */
+        OOMSLICE_VICTIM_REFUSED = 2, /* it holds PID 1 or this process */
+};
+
+/* What the victim holds now, and whether it may be touched. KILLED (so far so good), GONE, REFUSED or -errno. */
+int oomslice_victim_check(const struct oomslice_held *held, struct oomslice_processes *processesp);
+/* SIGKILL to all of it. KILLED, GONE or -errno; `serial` as in reaper.h, `processes` as the check left them. */
+int oomslice_victim_kill(const struct oomslice_held *held, struct oomslice_processes *processes,
+                         uint32_t serial);
+/* After the kill: lists what is in cgroups below, and has all listed processes reaped. */
+void oomslice_victim_reap(const struct oomslice_held *held, struct oomslice_processes *processes,
+                          uint32_t serial);

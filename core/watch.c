@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Owns the question "when to look at MemAvailable again". PSI stays near zero while anonymous memory grows
+ * without swap, until the kernel is about to kill; so from the first sign of shortage on the margin itself is
+ * watched, the more often the smaller it is. Without shortage there is no watch and no timer.
+ */
+#include <stddef.h>
+
+#include "watch.h"
+
+/*
+ * A margin is assumed to shrink by this much at any moment, whatever was measured: about what one processor
+ * clears and faults in. Half of the time that leaves is slept, so that two looks fit before the limit.
+ */
+#define FILL_RATE (UINT64_C(2) << 30)
+#define INTERVAL_MIN UINT64_C(1000)
+#define INTERVAL_MAX UINT64_C(1000000)
+
+static uint64_t above(uint64_t value, uint64_t limit) {
+        return value > limit ? value - limit : 0;
+}
+
+uint64_t oomslice_watch_margin(const struct oomslice_machine *machine, const struct oomslice_meminfo *info) {
+        uint64_t memory = above(info->available, machine->available_min);
+        uint64_t swap = above(info->swap_free, machine->swap_free_min);
+
+        /* Both limits must be reached, so the farther one counts. A machine without swap has 0 here. */
+        return memory > swap ? memory : swap;
+}
+
+uint64_t oomslice_watch_interval(uint64_t margin, uint64_t fall) {
+        uint64_t rate = FILL_RATE, interval;
+
+        if (fall > FILL_RATE)
+                rate = fall;
+        /* Margins beyond 2^43 would overflow, and lie far above the longest interval. */
+        if (margin > UINT64_C(1) << 43)
+                return INTERVAL_MAX;
+        interval = margin * UINT64_C(1000000) / 2 / rate;
+        if (interval < INTERVAL_MIN)
+                return INTERVAL_MIN;
+        return interval > INTERVAL_MAX ? INTERVAL_MAX : interval;
+}
+
+static void measure(struct oomslice_watch *watch, const struct oomslice_machine *machine,
+                    const struct oomslice_meminfo *info, uint64_t now_us) {
+        uint64_t elapsed = now_us - watch->last_us, before, now, fall = 0;
+
+        /* Readings closer together than this say more of page batching than of growth. */
+        if (watch->last_us != 0 && elapsed < 500)
+                return;
+        if (watch->last_us != 0) {
+                before = oomslice_watch_margin(machine, &watch->last);
+                now = oomslice_watch_margin(machine, info);
+                if (before > now && before - now < UINT64_C(1) << 43)
+                        fall = (before - now) * UINT64_C(1000000) / elapsed;
+                watch->fall = fall > watch->fall ? fall : watch->fall - watch->fall / 8;
+        }
+        watch->last = *info;
+        watch->last_us = now_us;
+}
+
+bool oomslice_watch_update(struct oomslice_watch *watch, const struct oomslice_machine *machine,
+                           const struct oomslice_meminfo *info, uint64_t now_us) {
+        /* One eighth above the threshold ends it, so that a machine at the threshold does not flutter. */
+        uint64_t calm = machine->available_watch + machine->available_watch / 8;
+
+        if (!watch->active && info->available <= machine->available_watch) {
+                *watch = (struct oomslice_watch){.active = true};
+        } else if (watch->active && info->available > calm) {
+                watch->active = false;
+                return false;
+        }
+        if (watch->active)
+                measure(watch, machine, info, now_us);
+        return info->available <= machine->available_min && info->swap_free <= machine->swap_free_min;
+}

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+/* The watch over MemAvailable that runs only while memory is short. */
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "meminfo.h"
+#include "plan.h"
+
+struct oomslice_watch {
+        bool active;
+        uint64_t last_us; /* when `last` was read; 0: never */
+        struct oomslice_meminfo last;
+        uint64_t fall; /* bytes per second by which the margin shrinks, decayed maximum */
+};
+
+/* Bytes that are left until the machine's limits are both reached; 0: they are. */
+uint64_t oomslice_watch_margin(const struct oomslice_machine *machine, const struct oomslice_meminfo *info);
+/* How long one may look away from a margin that shrinks by `fall` bytes per second. Pure; microseconds. */
+uint64_t oomslice_watch_interval(uint64_t margin, uint64_t fall);
+/* Takes a new reading: starts or ends the watch and measures the fall. Returns true if the machine is short. */
+bool oomslice_watch_update(struct oomslice_watch *watch, const struct oomslice_machine *machine,
+                           const struct oomslice_meminfo *info, uint64_t now_us);
