@@ -85,18 +85,10 @@ class DecisionStore:
 
     def add(self, decision: Decision) -> bool:
         """Stores a decision durably; False if one with this id is there. Raises StoreError: nothing was stored."""
-        data = json.dumps(decision.to_dict(), separators=(",", ":"), default=str)
-        row = (decision.id, _integer(decision.realtime_usec), data)
 
         def insert(connection: sqlite3.Connection) -> bool:
             with _transaction(connection):
-                cursor = connection.execute(
-                    "INSERT OR IGNORE INTO decisions (id, realtime_usec, data) VALUES (?, ?, ?)", row
-                )
-                added = cursor.rowcount == 1
-                if added:
-                    self._trim(connection)
-            return added
+                return self._insert(connection, decision)
 
         return self._run(insert)
 
@@ -166,16 +158,20 @@ class DecisionStore:
             return None
         return state if isinstance(state, dict) else None
 
-    def set_kernel_state(self, boot_id: str, state: dict[str, Any]) -> None:
-        """Notes how far the kernel's kills were read in this boot; earlier boots are forgotten. Raises StoreError."""
+    def add_kernel_kills(self, decisions: List[Decision], boot_id: str, state: dict[str, Any]) -> List[Decision]:
+        """Stores decisions and notes how far the kernel's kills were read in this boot, both or neither.
+
+        Returns those that were not there yet. Earlier boots' notes are forgotten. Raises StoreError.
+        """
         value = json.dumps(state, separators=(",", ":"))
 
-        def replace(connection: sqlite3.Connection) -> None:
+        def insert(connection: sqlite3.Connection) -> List[Decision]:
             with _transaction(connection):
                 connection.execute("DELETE FROM state WHERE key LIKE 'kernel:%'")
                 connection.execute("INSERT INTO state VALUES (?, ?)", (f"kernel:{boot_id}", value))
+                return [decision for decision in decisions if self._insert(connection, decision)]
 
-        self._run(replace)
+        return self._run(insert)
 
     def next_kernel_sequence(self, boot_id: str) -> int:
         """The first kernel log sequence number of this boot that was not read yet, 0 at first. Raises StoreError."""
@@ -270,6 +266,16 @@ class DecisionStore:
         message = f"the decision store was unusable ({reason}); it was moved to {aside} and a new one begun"
         LOGGER.error("%s: %s", self.path, message)
         self._problems.append(Problem(Source(str(self.path), 0), "", "", "", message, Severity.ERROR))
+
+    def _insert(self, connection: sqlite3.Connection, decision: Decision) -> bool:
+        data = json.dumps(decision.to_dict(), separators=(",", ":"), default=str)
+        cursor = connection.execute(
+            "INSERT OR IGNORE INTO decisions (id, realtime_usec, data) VALUES (?, ?, ?)",
+            (decision.id, _integer(decision.realtime_usec), data),
+        )
+        if cursor.rowcount == 1:
+            self._trim(connection)
+        return cursor.rowcount == 1
 
     def _trim(self, connection: sqlite3.Connection) -> None:
         # By age of the entry, not by its time: clocks jump.
