@@ -195,7 +195,7 @@ class _Reader:
                 parts.machine = self._assignments(node, YAML_MACHINE_KEYS, MACHINE_PARSERS)
             elif key == "limits":
                 parts.limits = self._assignments(node, YAML_LIMIT_KEYS, LIMIT_PARSERS)
-            else:
+            elif not key.lower().startswith("x-"):  # a place for anchors of one's own, as X- is in unit files
                 self._section = ""
                 self._unknown(key, key_node, SECTIONS)
             self._section = ""
@@ -341,7 +341,7 @@ class _Reader:
             if one.key:
                 self._problem(one.line, one.key, one.value, one.message)
             else:
-                self._problem(one.line, "", "", f"{what}: {one.message}")
+                self._problem(one.line, "", "", f"{what} {one.message}")
         return pairs
 
     def _unknown(

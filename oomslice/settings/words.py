@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Lists of words in one value, split and quoted as systemd does in its lists of units and paths.
 
-The rules are those of After= and ReadWritePaths= (extract_first_word() with EXTRACT_UNQUOTE and
-EXTRACT_RETAIN_ESCAPE): single and double quotes join words and are removed, also in the middle of one, and a
+The rules are those of config_parse_strv(): extract_first_word() with EXTRACT_UNQUOTE and
+EXTRACT_RETAIN_ESCAPE. Single and double quotes join words and are removed, also in the middle of one, and a
 backslash is an ordinary character, because names such as app-foo\\x2dbar.service hold it.
 """
 

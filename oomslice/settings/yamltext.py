@@ -120,7 +120,7 @@ class Document:
                 continue
             key = self.scalar(key_node)
             if isinstance(key, Refused):
-                refused.append(Refused(f"the key {key.message}", key.line))
+                refused.append(Refused(f"has a key that {key.message}", key.line))
             elif key in pairs:
                 first = line(pairs[key][0])
                 text = self.scalar(value_node)
