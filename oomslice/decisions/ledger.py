@@ -82,7 +82,7 @@ class KillLedger:
         self._counters: dict[int, int] = {}
         self._unexplained: dict[int, _Unexplained] = {}
         self._pending: list[Decision] = []
-        self._noted: dict[str, int] | None = None
+        self._noted: dict[int, int] | None = None
         """the counters as they stand in the store"""
 
     @property
