@@ -41,7 +41,7 @@ static struct oomslice_record *slot(const void *map, uint64_t sequence) {
 
 /* How many slots are taken; more than there are if the counters make no sense. */
 static uint64_t used(uint64_t head, uint64_t tail) {
-        return head - tail; /* a tail beyond the head wraps to a huge number, which is what is wanted */
+        return tail <= head ? head - tail : UINT64_MAX;
 }
 
 void oomslice_ring_init(void *map, uint64_t ring_id) {
@@ -64,7 +64,7 @@ int oomslice_ring_check(const void *map) {
         uint64_t head = __atomic_load_n(&header->head, __ATOMIC_ACQUIRE);
 
         if (memcmp(header->magic, magic, sizeof(magic)) != 0 || header->version != OOMSLICE_RING_VERSION ||
-            header->slots != OOMSLICE_RING_SLOTS || tail > head || used(head, tail) > OOMSLICE_RING_SLOTS)
+            header->slots != OOMSLICE_RING_SLOTS || used(head, tail) > OOMSLICE_RING_SLOTS)
                 return -EBADMSG;
         return 0;
 }
@@ -76,7 +76,7 @@ struct oomslice_record *oomslice_ring_take(void *map) {
         uint64_t tail = __atomic_load_n(&header->tail, __ATOMIC_ACQUIRE);
         struct oomslice_record *record;
 
-        /* The last sequence of all is never given out: the one after it would be 0. */
+        /* Sequences never begin anew: the one after the last of all would be 0. */
         if (used(head, tail) >= OOMSLICE_RING_SLOTS || head == UINT64_MAX) {
                 __atomic_fetch_add(&header->dropped, 1, __ATOMIC_RELAXED);
                 return NULL;
@@ -101,7 +101,7 @@ uint32_t oomslice_ring_recover(void *map) {
         uint64_t tail = __atomic_load_n(&header->tail, __ATOMIC_ACQUIRE);
         uint32_t recovered = 0;
 
-        if (tail > head || used(head, tail) > OOMSLICE_RING_SLOTS)
+        if (used(head, tail) > OOMSLICE_RING_SLOTS)
                 return 0;
         for (uint64_t i = 1; i <= used(head, tail); i++) {
                 struct oomslice_record *record = slot(map, tail + i);
@@ -125,7 +125,7 @@ const struct oomslice_record *oomslice_ring_next(const void *map) {
         uint64_t head = __atomic_load_n(&header->head, __ATOMIC_ACQUIRE);
         const struct oomslice_record *record;
 
-        if (tail >= head || used(head, tail) > OOMSLICE_RING_SLOTS)
+        if (head == tail || used(head, tail) > OOMSLICE_RING_SLOTS)
                 return NULL;
         record = slot(map, tail + 1);
         /* Acquire: the whole record is there once FINAL is. */
