@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# What a developer can do here. All of it works on a fresh Debian machine, as root; `setup` gets what is missing.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON := .venv/bin/python
+export PYTHONDONTWRITEBYTECODE := 1
+
+.PHONY: help
+help: ## list these targets
+	@echo "oomslice: make TARGET"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+.PHONY: demo
+demo: setup ## boot a virtual machine, run it out of memory, show who died and why
+	@tools/demo
+
+.PHONY: test
+test: build ## all tests, those in virtual machines too; ends with "N passed, N failed"
+	@tools/run-tests unit core bus vm
+
+.PHONY: test-unit test-core test-bus test-vm
+test-unit: build ## hermetic tests and linters: a minute
+	@tools/run-tests unit
+test-core: build ## the C part under the sanitizers
+	@tools/run-tests core
+test-bus: build ## org.oomslice1 on a bus of its own
+	@tools/run-tests bus
+test-vm: build ## virtual machines that run out of memory
+	@tools/run-tests vm
+
+.PHONY: deb
+deb: setup ## dist/oomslice_VERSION_ARCH.deb, built in a trixie root
+	@tools/build-deb
+
+.PHONY: bench
+bench: build ## the figures: times, memory, wakeups
+	@$(PYTHON) -m tests.bench
+
+.PHONY: lint
+lint: build ## ruff, mypy, clang-format, shellcheck, systemd-analyze verify
+	@$(PYTHON) -m pytest -q tests/unit/test_linters.py tests/unit/test_units_verify.py
+
+.PHONY: format
+format: setup ## format Python and C in place
+	@.venv/bin/ruff format .
+	@.venv/bin/ruff check --fix .
+	@clang-format -i core/*.c core/*.h
+
+.PHONY: setup
+setup: ## install what the other targets need (apt, .venv)
+	@tools/setup
+
+.PHONY: build
+build: setup ## the C module, in place, so that the tree can be imported
+	@$(MAKE) --no-print-directory .cache/inplace
+
+.cache/inplace: cffi_build.py $(wildcard core/*.c core/*.h) .venv/.requirements
+	@echo "build: oomslice/_core"
+	@$(PYTHON) cffi_build.py --inplace >/dev/null
+	@touch $@
+
+.PHONY: clean
+clean: ## remove what was built; keeps .cache/ and .venv/
+	rm -rf build build-* dist .cache/inplace .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -f oomslice/*.so
+	find oomslice tests tools -name __pycache__ -prune -exec rm -rf {} +
