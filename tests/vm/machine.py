@@ -1,0 +1,382 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""One emulated machine: boot it, run commands in it, look at what its kernel did.
+
+Owns: QEMU's command line, the protocol of the agent inside (programs/agent.c) and the console log. Promises that no
+QEMU outlives its Machine. Only the standard library is imported, because `make demo` runs this with the system's Python.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from .image import CACHE, HERE, Image, Progress, image, quiet
+
+T = TypeVar("T")
+
+BOOT_TIMEOUT = 180.0
+PROGRAMS = HERE / "programs"
+
+
+class MachineError(RuntimeError):
+    """The machine itself failed: it did not boot, or its agent does not answer."""
+
+
+class CommandError(AssertionError):
+    """A command inside the machine failed where it must not."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command inside the machine left: exit status (128+N for signal N, 124 after a timeout) and its output."""
+
+    rc: int
+    out: str
+
+
+class Machine:
+    """A booted machine, as a context manager.
+
+    `disk` is the root disk: nothing is ever written to it unless `keep` is set. `swap_mb` of 0 means no swap.
+    """
+
+    def __init__(
+        self,
+        base: Image,
+        kernel: str,
+        *,
+        disk: Path | None = None,
+        memory_mb: int = 1024,
+        swap_mb: int = 0,
+        keep: bool = False,
+        kernel_arguments: str = "",
+    ) -> None:
+        self.base = base
+        self.kernel = kernel
+        self.disk = disk or base.root
+        self.memory_mb = memory_mb
+        self.swap_mb = swap_mb
+        self.keep = keep
+        self.kernel_arguments = kernel_arguments
+        self.boot_seconds = 0.0
+        self._directory = Path(tempfile.mkdtemp(prefix="oomslice-vm-"))
+        self._process: subprocess.Popen[bytes] | None = None
+        self._agent: socket.socket | None = None
+        self._buffer = b""
+
+    def __enter__(self) -> Machine:
+        try:
+            self._boot()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._agent is not None:
+            self._agent.close()
+            self._agent = None
+        if self._process is not None:
+            if self._process.poll() is None:
+                self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    # Boot and end
+
+    def _boot(self) -> None:
+        started = time.monotonic()
+        kernel, initrd = self.base.kernel(self.kernel)
+        command = [
+            *("qemu-system-x86_64", "-accel", _accelerator(), "-cpu", "max", "-smp", "2", "-m", str(self.memory_mb)),
+            *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none"),
+            *("-kernel", os.fspath(kernel), "-initrd", os.fspath(initrd), "-append", self._kernel_command_line()),
+            *self._drive(self.disk, snapshot=not self.keep),
+            *self._drive(programs_disk(), snapshot=False, read_only=True),
+            *(self._drive(self._swap_file(), snapshot=False) if self.swap_mb else ()),
+            *("-serial", f"file:{self._directory / 'console'}"),
+            *("-qmp", f"unix:{self._directory / 'qmp'},server=on,wait=off"),
+            *("-device", "virtio-rng-pci", "-device", "virtio-serial-pci"),
+            *("-chardev", f"socket,id=agent,path={self._directory / 'agent'},server=on,wait=off"),
+            *("-device", "virtserialport,chardev=agent,name=oomslice.agent"),
+        ]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=self._directory
+        )
+        self._connect(started + BOOT_TIMEOUT)
+        if self.swap_mb:
+            self.check("swapon /dev/vdc")
+        self.check("until systemctl is-system-running --quiet --wait || [ $? = 1 ]; do sleep 0.2; done", timeout=BOOT_TIMEOUT)
+        self.boot_seconds = time.monotonic() - started
+
+    def _kernel_command_line(self) -> str:
+        # mitigations=off: under emulation they only cost time. The stall warnings speak of the emulator, not of us.
+        return (
+            "root=/dev/vda rw console=ttyS0 quiet panic=-1 psi=1 mitigations=off rcupdate.rcu_cpu_stall_suppress=1 "
+            f"nowatchdog systemd.show_status=0 {self.kernel_arguments}"
+        ).strip()
+
+    @staticmethod
+    def _drive(path: Path, *, snapshot: bool, read_only: bool = False) -> tuple[str, str]:
+        kind = "qcow2" if path.suffix == ".qcow2" else "raw"
+        options = f"file={path},format={kind},if=virtio,cache=unsafe"
+        return "-drive", options + (",snapshot=on" if snapshot else "") + (",readonly=on" if read_only else "")
+
+    def _swap_file(self) -> Path:
+        path = self._directory / "swap.img"
+        with path.open("wb") as file:
+            file.truncate(self.swap_mb << 20)
+        subprocess.run(["/sbin/mkswap", "-q", path], check=True, capture_output=True)
+        return path
+
+    def _connect(self, deadline: float) -> None:
+        agent = socket.socket(socket.AF_UNIX)
+        while True:
+            try:
+                agent.connect(os.fspath(self._directory / "agent"))
+                break
+            except OSError:
+                self._alive()
+                if time.monotonic() > deadline:
+                    raise MachineError("QEMU does not open its sockets") from None
+                time.sleep(0.05)
+        self._agent = agent
+        if self._line(deadline) != "hello":
+            raise MachineError("the agent inside the machine does not say hello")
+
+    def _alive(self) -> None:
+        assert self._process is not None
+        if self._process.poll() is not None:
+            assert self._process.stdout is not None
+            said = self._process.stdout.read().decode(errors="replace")
+            raise MachineError(f"QEMU ended with status {self._process.returncode}: {said.strip()}\n{self.console_tail()}")
+
+    def power_off(self) -> None:
+        """An orderly shutdown, with all that was written kept on the disk."""
+        assert self._process is not None
+        self.run("systemctl poweroff --no-block")
+        try:
+            self._process.wait(90)
+        except subprocess.TimeoutExpired:
+            raise MachineError(f"the machine does not power off\n{self.console_tail()}") from None
+
+    def qmp(self, command: str, **arguments: Any) -> Any:
+        """One command to QEMU itself, for example "stop" and "cont"."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(10)
+            connection.connect(os.fspath(self._directory / "qmp"))
+            file = connection.makefile("rw")
+            file.readline()
+            for request in ({"execute": "qmp_capabilities"}, {"execute": command, "arguments": arguments}):
+                file.write(json.dumps(request) + "\n")
+                file.flush()
+                while "event" in (answer := json.loads(file.readline())):
+                    pass
+            if "error" in answer:
+                raise MachineError(f"QEMU refuses {command}: {answer['error']['desc']}")
+            return answer["return"]
+
+    def console_tail(self, lines: int = 40) -> str:
+        """The end of the console log."""
+        try:
+            text = (self._directory / "console").read_text(errors="replace")
+        except OSError:
+            return "(no console log)"
+        return "\n".join(text.splitlines()[-lines:])
+
+    # Commands
+
+    def _receive(self, deadline: float) -> None:
+        assert self._agent is not None
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise MachineError(f"the agent inside the machine does not answer\n{self.console_tail()}")
+        self._agent.settimeout(min(left, 1.0))
+        try:
+            data = self._agent.recv(1 << 16)
+        except TimeoutError:
+            self._alive()
+            return
+        if not data:
+            self._alive()
+            raise MachineError("QEMU closed the connection to the agent")
+        self._buffer += data
+
+    def _line(self, deadline: float) -> str:
+        while b"\n" not in self._buffer:
+            self._receive(deadline)
+        line, self._buffer = self._buffer.split(b"\n", 1)
+        return line.decode()
+
+    def run(self, command: str, timeout: float = 60.0, stdin: bytes = b"") -> Result:
+        """Run a shell command as root inside the machine.
+
+        A command that takes longer is killed and ends with status 124. Raises MachineError if the machine is gone.
+        """
+        assert self._agent is not None, "the machine is not running"
+        data = command.encode()
+        self._agent.settimeout(60)
+        self._agent.sendall(f"{int(timeout * 1000)} {len(data)} {len(stdin)}\n".encode() + data + stdin)
+        deadline = time.monotonic() + timeout + 60
+        output = b""
+        while True:
+            kind, _, number = self._line(deadline).partition(" ")
+            if kind == "e":
+                return Result(int(number), output.decode(errors="replace"))
+            if kind != "o":
+                raise MachineError(f"the agent inside the machine was started anew (it said {kind!r})\n{self.console_tail()}")
+            size = int(number)
+            while len(self._buffer) < size:
+                self._receive(deadline)
+            output += self._buffer[:size]
+            self._buffer = self._buffer[size:]
+
+    def check(self, command: str, timeout: float = 60.0, stdin: bytes = b"") -> str:
+        """Like run(), for a command that must succeed: its output, or CommandError."""
+        result = self.run(command, timeout, stdin)
+        if result.rc != 0:
+            raise CommandError(f"`{command}` ended with status {result.rc} inside the machine:\n{result.out}")
+        return result.out
+
+    def put(self, path: str, text: str | bytes, mode: int = 0o644) -> None:
+        """Write a file inside the machine, with its directories."""
+        data = text if isinstance(text, bytes) else text.encode()
+        name = shlex.quote(path)
+        self.check(f'mkdir -p "$(dirname {name})" && cat > {name} && chmod {mode:o} {name}', stdin=data)
+
+    def wait_for(self, what: str, condition: Callable[[], T], timeout: float = 30.0, interval: float = 0.1) -> T:
+        """Wait until `condition` returns something true, and return that. `what` is named in the CommandError if not."""
+        deadline = time.monotonic() + timeout
+        while True:
+            if value := condition():
+                return value
+            if time.monotonic() > deadline:
+                raise CommandError(f"did not happen within {timeout:g} s: {what}")
+            time.sleep(interval)
+
+    # Units
+
+    def properties(self, unit: str, *names: str) -> dict[str, str]:
+        """Properties of a unit as `systemctl show` prints them."""
+        listing = self.check(f"systemctl show -p {','.join(names)} -- {shlex.quote(unit)}")
+        return dict(line.split("=", 1) for line in listing.splitlines() if "=" in line)
+
+    def active(self, unit: str) -> bool:
+        """Whether the unit is active."""
+        return self.properties(unit, "ActiveState")["ActiveState"] == "active"
+
+    def main_pid(self, unit: str) -> int:
+        """The unit's main process, 0 if it has none."""
+        return int(self.properties(unit, "MainPID")["MainPID"])
+
+    def start_service(self, unit: str, command: str, *, slice: str = "system.slice", **properties: str) -> None:
+        """Start a transient service. With Type="notify" only when it says that it is ready."""
+        options = "".join(f" -p {name}={shlex.quote(value)}" for name, value in properties.items())
+        self.check(f"systemd-run --quiet --unit={unit} --slice={slice} -p OOMPolicy=continue{options} -- {command}", timeout=120)
+
+    # The kernel's view
+
+    def available_mb(self) -> int:
+        """MemAvailable."""
+        return int(self.check("grep MemAvailable /proc/meminfo").split()[1]) // 1024
+
+    def kernel_oom_kills(self) -> int:
+        """How many processes the kernel's own killer has taken since boot."""
+        match = re.search(r"^oom_kill (\d+)$", self.check("cat /proc/vmstat"), re.MULTILINE)
+        assert match, "/proc/vmstat has no oom_kill"
+        return int(match[1])
+
+    def diagnosis(self) -> str:
+        """What somebody needs who asks why a test failed. Never raises."""
+        parts = [f"== console\n{self.console_tail()}"]
+        with contextlib.suppress(Exception):
+            for title, command in (
+                ("memory", "free -m; cat /proc/pressure/memory; grep oom_kill /proc/vmstat"),
+                ("kernel", "dmesg | tail -n 40"),
+                ("journal", "journalctl -b --no-pager -o short-monotonic _TRANSPORT=journal + _TRANSPORT=stdout + _TRANSPORT=syslog | tail -n 60"),
+                ("decisions", "oomslicectl decisions 2>&1 | tail -n 20"),
+            ):
+                parts.append(f"== {title}\n{self.run(command, 30).out}")
+        return "\n".join(parts)
+
+
+def _accelerator() -> str:
+    """Software emulation, which runs everywhere. QEMU before 8 breaks kernels of 7.x with more than one thread."""
+    said = subprocess.run(["qemu-system-x86_64", "--version"], check=True, capture_output=True, text=True).stdout
+    match = re.search(r"version (\d+)", said)
+    return "tcg,thread=multi" if match and int(match[1]) >= 8 else "tcg,thread=single"
+
+
+def programs_disk() -> Path:
+    """The disk with the programs of the tests, built on this machine, statically."""
+    sources = sorted(PROGRAMS.glob("*.c"))
+    digest = hashlib.sha256()
+    for source in sources:
+        digest.update(source.name.encode() + b"\0" + source.read_bytes())
+    disk = CACHE / f"programs-{digest.hexdigest()[:16]}.img"
+    if disk.exists():
+        return disk
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as directory:
+        for source in sources:
+            target = Path(directory) / source.stem
+            command = ["gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-o", target, source]
+            result = subprocess.run(command, capture_output=True, text=True, check=False)
+            if result.returncode != 0:
+                raise MachineError(f"{source.name} does not compile:\n{result.stderr}")
+        partial = disk.with_suffix(".part")
+        with partial.open("wb") as file:
+            file.truncate(16 << 20)
+        subprocess.run(["/sbin/mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-d", directory, partial], check=True)
+        for old in CACHE.glob("programs-*.img"):
+            old.unlink()
+        partial.rename(disk)
+    return disk
+
+
+def installed_disk(base: Image, package: Path, progress: Progress = quiet) -> Path:
+    """A disk on which apt has installed `package` inside the running machine, as an overlay over the image."""
+    digest = hashlib.sha256(base.directory.name.encode() + package.read_bytes()).hexdigest()[:16]
+    disk = CACHE / f"installed-{digest}.qcow2"
+    if disk.exists():
+        return disk
+    for old in CACHE.glob("installed-*.qcow2"):
+        old.unlink()
+    partial = disk.with_name(f"partial-{digest}.qcow2")
+    subprocess.run(
+        ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", base.root, partial], check=True, stdout=subprocess.DEVNULL
+    )
+    progress(f"installing {package.name} with apt inside the running machine")
+    with Machine(base, base.kernels[0], disk=partial, keep=True) as machine:
+        machine.put(f"/root/{package.name}", package.read_bytes())
+        log = machine.check(
+            f"DEBIAN_FRONTEND=noninteractive apt-get install -y --no-download /root/{package.name}", timeout=300
+        )
+        machine.put("/root/install.log", log)
+        machine.check("systemctl is-active oomslice-core.service oomsliced.service", timeout=30)
+        machine.power_off()
+    partial.rename(disk)
+    return disk
+
+
+def default_image(progress: Progress = quiet) -> Image:
+    """The image of the tests."""
+    return image(progress)
