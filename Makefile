@@ -43,9 +43,9 @@ lint: build ## ruff, mypy, clang-format, shellcheck, systemd-analyze verify
 
 .PHONY: format
 format: setup ## format Python and C in place
-	@.venv/bin/ruff format .
-	@.venv/bin/ruff check --fix .
-	@clang-format -i core/*.c core/*.h
+	@.venv/bin/ruff format . tools/run-tests
+	@.venv/bin/ruff check --fix . tools/run-tests
+	@.venv/bin/clang-format -i core/*.c core/*.h
 
 .PHONY: setup
 setup: ## install what the other targets need (apt, .venv)
