@@ -22,7 +22,7 @@ from oomslice.errors import PlanError
 from oomslice.policy.limits import DOMAINS_MAX, drop_units, drop_user_units
 from oomslice.policy.model import Policy, PolicyDomain, PolicyUnit
 from oomslice.settings.configuration import unknown_tier
-from oomslice.settings.model import SETTING_NAMES, Configuration, Problem, RankBy, Rule, Source, UnitSettings
+from oomslice.settings.model import SETTING_NAMES, Configuration, Problem, RankBy, Source, UnitSettings
 from oomslice.units.model import Unit, UnitSnapshot
 
 SELF_UNITS: frozenset[str] = frozenset(
@@ -95,7 +95,7 @@ def effective(
     problems: list[Problem] = []
     nodes = _nodes(snapshot.units, cgroups, drop_user_units(snapshot.units, cgroups, user_cgroups, problems))
     layers = _Layers(configuration, problems)
-    own_names = [re.compile(fnmatch.translate(glob)) for glob in sorted(self_units)]
+    own_names = _Matcher(sorted(self_units))
     oomd = snapshot.oomd_active and configuration.limits.leave_to_systemd_oomd
     units: list[PolicyUnit] = []
     for node in nodes:
@@ -105,7 +105,7 @@ def effective(
             node.unit.managed_oom_swap,
             node.unit.managed_oom_memory_pressure,
         )
-        self_ = node.unit is not None and any(pattern.match(node.name) for pattern in own_names)
+        self_ = node.unit is not None and own_names.match(node.name) is not None
         units.append(
             _policy_unit(
                 node,
@@ -164,7 +164,7 @@ class _Layers:
         self._tiers = configuration.tiers
         self._problems = problems
         # Later rules are stronger, so they come first.
-        self._rules = [(_Matcher(rule), rule) for rule in reversed(configuration.rules)]
+        self._rules = [(_Matcher(rule.match), rule) for rule in reversed(configuration.rules)]
 
     def of(self, node: _Node, own: UnitSettings | None) -> _Layered:
         layers: list[tuple[UnitSettings, str]] = []
@@ -217,13 +217,16 @@ class _Layers:
 
 
 class _Matcher:
-    """The globs of one rule, made ready."""
+    """Globs made ready: as one pattern, because most names match none of them."""
 
-    def __init__(self, rule: Rule) -> None:
-        self._globs = [(glob, re.compile(fnmatch.translate(glob))) for glob in rule.match]
+    def __init__(self, globs: Sequence[str]) -> None:
+        self._globs = [(glob, re.compile(fnmatch.translate(glob))) for glob in globs]
+        self._any = re.compile("|".join(fnmatch.translate(glob) for glob in globs) or r"(?!)")
 
     def match(self, name: str) -> str | None:
         """The first glob that matches."""
+        if self._any.match(name) is None:
+            return None
         return next((glob for glob, pattern in self._globs if pattern.match(name)), None)
 
 
