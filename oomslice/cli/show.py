@@ -75,7 +75,17 @@ EVENTS = (
     ("memory back", "memory_back_usec"),
 )
 PIDS_SHOWN = 8
-SHOWN_ELSEWHERE = frozenset({"details"})
+CONSTRAINTS = {
+    "CONSTRAINT_NONE": "the machine",
+    "CONSTRAINT_MEMCG": "the memory limit of a cgroup",
+    "CONSTRAINT_CPUSET": "the memory nodes of a cpuset",
+    "CONSTRAINT_MEMORY_POLICY": "the memory nodes of a memory policy",
+}
+"""What the kernel says it was short of (include/linux/oom.h)."""
+SOURCES = {
+    "kernel-log": "the kernel log",
+    "memory.events": "the counter in memory.events alone; the kernel log tells nothing of it",
+}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -229,13 +239,27 @@ def _act(decision: Mapping[str, Any], terminal: Terminal) -> list[tuple[str, str
     if decision.get("memory_available_after"):
         before, after = decision.get("memory_available", 0), decision["memory_available_after"]
         pairs.append(("Available", f"{size(before)} before, {size(after)} after"))
-    for key, value in (decision.get("extra") or {}).items():
-        if value not in ("", None) and key not in SHOWN_ELSEWHERE:
-            name = clean(key).replace("_", " ")
-            shown = size(value) if key.endswith("_bytes") and isinstance(value, int) else clean(value)
-            pairs.append((name[:1].upper() + name[1:], shown))
+    if kernel:
+        pairs += _kernel(decision.get("extra") or {})
     if decision.get("plan_generation"):
         pairs.append(("Plan", f"generation {decision['plan_generation']}"))
+    return pairs
+
+
+def _kernel(extra: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the kernel said of its own kill."""
+    pairs = []
+    if extra.get("task"):
+        pairs.append(("Process", clean(extra["task"])))
+    if extra.get("constraint"):
+        constraint = clean(extra["constraint"])
+        short = CONSTRAINTS.get(constraint, constraint)
+        pairs.append(("Short was", short + (f", {clean(extra['oom_memcg'])}" if extra.get("oom_memcg") else "")))
+    if extra.get("oom_score_adj"):
+        pairs.append(("Score adjusted", f"by {clean(extra['oom_score_adj'])}"))
+    if extra.get("source"):
+        source = clean(extra["source"])
+        pairs.append(("Known from", SOURCES.get(source, source)))
     return pairs
 
 
@@ -255,8 +279,8 @@ def _times(decision: Mapping[str, Any], terminal: Terminal) -> str:
     """The time line: differences by the monotonic clock, the time of day as that of the trigger plus them."""
     start = int(decision.get("trigger_usec", 0))
     realtime = int(decision.get("realtime_usec", 0))
-    if not any(decision.get(key) for _, key in EVENTS[1:]):
-        return ""  # nothing but the moment itself, which stands at the top
+    if decision.get("carrier") == "kernel" or not any(decision.get(key) for _, key in EVENTS[1:]):
+        return ""  # nothing is known but the moment itself, which stands at the top
     columns = (Column("EVENT"), Column("TIME"), Column("SINCE TRIGGER", right=True), Column("STEP TOOK", right=True))
     rows = []
     previous = start

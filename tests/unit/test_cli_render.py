@@ -141,16 +141,21 @@ def test_a_kernel_kill_is_not_shown_as_ours() -> None:
         outcome="killed-by-kernel",
         realtime_usec=START,
         trigger_usec=5,
+        decision_usec=5,
+        signal_usec=5,
         victim="database.service",
         pids=(4321,),
         processes=1,
-        extra={"process": "postgres", "anon_bytes": 3 * MIB},
+        bytes_freed=3 * MIB,
+        extra={"source": "kernel-log", "task": "postgres", "constraint": "CONSTRAINT_MEMCG", "oom_memcg": "/db.slice"},
     )
     text = shown(kernel)
     assert "kernel (the kernel decided by itself)" in text
     assert "the kernel's own OOM killer acted" in text
     assert "Candidates are not known" in text
     assert "Process: postgres" in text
+    assert "the memory limit of a cgroup, /db.slice" in text
+    assert "Known from: the kernel log" in text
     assert "3 MiB" in text
     assert "SINCE TRIGGER" not in text
     assert "priority" not in text.split("Choice:")[1].splitlines()[0]

@@ -18,7 +18,7 @@ import pytest
 
 from oomslice import errors
 from oomslice.bus.interface import BUS_NAME, DECISION_SIGNATURES, MANAGER, OBJECT_PATH, Argument
-from oomslice.cli import show
+from oomslice.cli import answers, show, verify
 from oomslice.cli.failure import EXIT_CODES
 from oomslice.cli.main import build_parser
 from oomslice.decisions.record import Decision
@@ -147,6 +147,20 @@ def test_the_example_of_verify_is_what_it_prints(tmp_path: Path) -> None:
     )
     assert (ended.stderr + ended.stdout).splitlines() == expected
     assert ended.returncode == 1
+
+
+def test_every_key_of_the_json_is_in_the_manual() -> None:
+    text = section("oomslicectl.1", "JSON")
+    for names in (
+        answers.SLICE_FIELDS,
+        answers.DECISION_FIELDS,
+        answers.CANDIDATE_FIELDS,
+        answers.EXPLAINED_FIELDS,
+        answers.PROBLEM_FIELDS,
+        *(verify.as_data(verify.Report()),),
+    ):
+        for name in names:
+            assert f"_{name}_" in text, name
 
 
 def completed(*words: str) -> list[str]:
