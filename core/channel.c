@@ -26,6 +26,7 @@ static const struct oomslice_channel_hooks *hooks;
 static int epoll = -1, listener = -1, client = -1, ring = -1, event = -1;
 static enum taking taking;
 static bool held;
+static uint64_t taking_generation; /* as the client called the plan, to say which one an answer is about */
 
 /* A message as it came, with its descriptors; all that are still here at the end are closed. */
 struct packet {
@@ -113,7 +114,8 @@ static void answer(struct oomslice_message *message, const int *fds, size_t fds_
         const struct oomslice_force *force = oomslice_force_get();
 
         message->version = OOMSLICE_CHANNEL_VERSION;
-        message->generation = force ? force->plan.header->generation : 0;
+        if (message->type != OOMSLICE_MESSAGE_PLAN_REPLY)
+                message->generation = force ? force->plan.header->generation : 0;
         hooks->state(&message->state);
         if (fds_count > 0) {
                 packet.msg_control = &control;
@@ -147,6 +149,7 @@ static void answer_hello(const struct oomslice_message *hello) {
 static void answer_plan(int result, uint32_t detail) {
         struct oomslice_message reply = {
                 .type = OOMSLICE_MESSAGE_PLAN_REPLY,
+                .generation = taking_generation,
                 .status = result,
                 .detail = detail,
         };
@@ -248,6 +251,9 @@ void oomslice_channel_receive(uint32_t events) {
         } else {
                 struct oomslice_message reply = {.type = OOMSLICE_MESSAGE_STATE_REPLY};
 
+                if (packet.message.type >= OOMSLICE_MESSAGE_PLAN_BEGIN &&
+                    packet.message.type <= OOMSLICE_MESSAGE_PLAN_COMMIT)
+                        taking_generation = packet.message.generation;
                 switch (packet.message.type) {
                 case 0: /* woken for nothing */
                         break;

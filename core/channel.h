@@ -10,9 +10,9 @@
  *   -> PLAN_COMMIT                              <- PLAN_REPLY (status, detail)
  *   -> STATE                                    <- STATE_REPLY
  * An error in BEGIN or DESCRIPTORS is answered with PLAN_REPLY at once; the plan in force stays, and what was still
- * on its way for the refused one is passed over: every BEGIN gets exactly one PLAN_REPLY. The generation in a reply
- * is that of the plan in force, 0 for none. While a victim is dying the core reads no message: answers then come
- * after machine.death_deadline_us at the latest.
+ * on its way for the refused one is passed over: every BEGIN gets exactly one PLAN_REPLY. That has the generation
+ * of its BEGIN; any other reply has the generation of the plan in force, 0 for none. While a victim is dying the
+ * core reads no message: answers then come after machine.death_deadline_us at the latest.
  */
 #include <stdint.h>
 

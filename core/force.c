@@ -82,8 +82,8 @@ static void lock_tables(const struct oomslice_force *force, uint32_t units) {
 }
 
 void oomslice_force_lock(void) {
-        if (in_force)
-                lock_tables(in_force, in_force->plan.header->units_count);
+        for (int i = 0; i < 2; i++)
+                lock_tables(&slots[i], &slots[i] == in_force ? slots[i].plan.header->units_count : 0);
 }
 
 void oomslice_force_abort(void) {

@@ -56,8 +56,11 @@ void oomslice_lock_used(void *table, size_t size, size_t used) {
         /* Both calls can only fail on limits that mlockall() has met before; then the pages are just not locked. */
         if (up > 0)
                 (void)mlock(table, up);
-        if (up < size)
+        if (up < size) {
                 (void)munlock((char *)table + up, size - up);
+                (void)madvise((char *)table + up, size - up,
+                              MADV_DONTNEED); /* reads as zero when needed again */
+        }
 }
 
 uint64_t oomslice_lock_bytes(int status_fd) {

@@ -18,9 +18,14 @@
 
 #include "kill.h"
 
-enum { STACK_SIZE = 20480, RETRIES = 5 };
+/* Sanitizers need more. */
+#ifndef OOMSLICE_REAPER_STACK
+#define OOMSLICE_REAPER_STACK 20480
+#endif
 
-static _Alignas(4096) char stacks[OOMSLICE_REAPER_THREADS][STACK_SIZE];
+enum { RETRIES = 5 };
+
+static _Alignas(4096) char stacks[OOMSLICE_REAPER_THREADS][OOMSLICE_REAPER_STACK];
 static struct {
         atomic_bool full; /* set by the writer, cleared by the thread that has copied the entry */
         int pidfd;
@@ -80,7 +85,7 @@ int oomslice_reaper_start(void) {
                 return -errno;
         for (int i = 0; i < OOMSLICE_REAPER_THREADS && r == 0; i++) {
                 (void)pthread_attr_init(&attributes);
-                r = pthread_attr_setstack(&attributes, stacks[i], STACK_SIZE);
+                r = pthread_attr_setstack(&attributes, stacks[i], OOMSLICE_REAPER_STACK);
                 if (r == 0)
                         r = pthread_create(&thread, &attributes, run, NULL);
                 (void)pthread_attr_destroy(&attributes);
