@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What the journal gets, against a socket that plays journald."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from oomslice.decisions import journal
+from oomslice.decisions.journal import MESSAGES, SEALS, JournalSender
+from oomslice.decisions.record import Decision
+from oomslice.decisions.sentence import duration, sentence, size
+
+CATALOG = Path(__file__).parents[2] / "units" / "oomslice.catalog"
+
+KILL = Decision(
+    id="ab-1",
+    boot_id="boot",
+    carrier="core",
+    trigger="memory-available",
+    domain="-.slice",
+    outcome="freed",
+    realtime_usec=1,
+    trigger_usec=1_000_000,
+    signal_usec=1_000_100,
+    memory_back_usec=1_045_200,
+    victim="hog.service",
+    victim_priority=-200,
+    victim_memory_before=642_056_192,
+    bytes_freed=600 << 20,
+    processes=1,
+    memory_total=2 << 30,
+    memory_available=85_144_371,
+    memory_available_limit=85_899_345,
+)
+
+
+class Journald:
+    """Reads what journald would."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(self.path)
+
+    def read(self) -> dict[str, str]:
+        data, rights, _, _ = socket.recv_fds(self.socket, 1 << 20, 1)
+        if rights:
+            assert not data
+            assert fcntl.fcntl(rights[0], fcntl.F_GET_SEALS) == SEALS
+            with os.fdopen(rights[0], "rb") as file:
+                file.seek(0)
+                data = file.read()
+        return parse(data)
+
+
+def parse(data: bytes) -> dict[str, str]:
+    """The native protocol, read independently of its writer."""
+    fields = {}
+    while data:
+        line, _, rest = data.partition(b"\n")
+        if b"=" in line:
+            name, _, value = line.partition(b"=")
+        else:
+            name, length = line, int.from_bytes(rest[:8], "little")
+            value, rest = rest[8 : 8 + length], rest[8 + length :]
+            assert rest[:1] == b"\n"
+            rest = rest[1:]
+        fields[name.decode()] = value.decode()
+        data = rest
+    return fields
+
+
+@pytest.fixture
+def journald(tmp_path: Path) -> Iterator[Journald]:
+    daemon = Journald(tmp_path / "socket")
+    yield daemon
+    daemon.socket.close()
+
+
+def test_an_entry_has_message_id_priority_and_fields(journald: Journald) -> None:
+    sender = JournalSender(journald.path)
+    assert sender.send(KILL)
+    entry = journald.read()
+    assert entry["MESSAGE"] == (
+        "oomslice killed hog.service (priority -200, 612.3 MiB, 1 process): MemAvailable 81.2 MiB at or below the limit"
+        " of 81.9 MiB (4.0% of 2.0 GiB), no swap; 600.0 MiB back after 45 ms"
+    )
+    assert entry["MESSAGE_ID"] == journal.MESSAGE_KILLED
+    assert entry["PRIORITY"] == "4" and entry["SYSLOG_IDENTIFIER"] == "oomsliced"
+    assert entry["OOMSLICE_DECISION"] == "ab-1"
+    assert entry["OOMSLICE_VICTIM"] == entry["OBJECT_SYSTEMD_UNIT"] == "hog.service"
+    assert entry["OOMSLICE_DOMAIN"] == "-.slice" and entry["OOMSLICE_VICTIM_PRIORITY"] == "-200"
+    assert Decision.from_dict(json.loads(entry["OOMSLICE_JSON"])) == KILL
+    assert sender.dropped == 0
+
+
+def test_without_a_victim_there_are_no_victim_fields(journald: Journald) -> None:
+    JournalSender(journald.path).send(dataclasses.replace(KILL, outcome="no-candidate", victim=""))
+    entry = journald.read()
+    assert not [name for name in entry if "VICTIM" in name or name.startswith("OBJECT_")]
+    assert entry["MESSAGE"].startswith("oomslice found nobody to kill: MemAvailable") and entry["PRIORITY"] == "3"
+
+
+def test_a_value_with_newlines_is_carried_whole(journald: Journald) -> None:
+    JournalSender(journald.path).send_fields([("A", "1\nPRIORITY=0\n"), ("B", "2=3")])
+    assert journald.read() == {"A": "1\nPRIORITY=0\n", "B": "2=3"}
+
+
+def test_text_that_is_no_unicode_is_mended(journald: Journald) -> None:
+    assert JournalSender(journald.path).send_fields([("A", "x\udcffy")])
+    assert journald.read() == {"A": "x?y"}
+
+
+def test_a_large_entry_goes_as_a_sealed_memfd(journald: Journald) -> None:
+    text = "x" * 4_000_000
+    assert JournalSender(journald.path).send_fields([("MESSAGE", text)])
+    assert journald.read() == {"MESSAGE": text}
+
+
+def test_a_stuck_journal_makes_nobody_wait_and_is_counted(journald: Journald) -> None:
+    sender = JournalSender(journald.path)
+    results = [sender.send(KILL) for _ in range(400)]
+    assert results[0] and not results[-1]
+    assert sender.dropped == results.count(False)
+    while sender.dropped and not results[-1]:
+        journald.read()
+        results.append(sender.send(KILL))
+    assert results[-1]
+
+
+def test_a_journal_that_is_not_there_or_restarts(tmp_path: Path) -> None:
+    sender = JournalSender(str(tmp_path / "socket"))
+    assert not sender.send(KILL) and sender.dropped == 1
+    first = Journald(tmp_path / "socket")
+    assert sender.send(KILL)
+    first.socket.close()
+    (tmp_path / "socket").unlink()
+    second = Journald(tmp_path / "socket")
+    assert sender.send(KILL)
+    assert second.read()["OOMSLICE_DECISION"] == "ab-1"
+    sender.close()
+    assert sender.send(KILL)
+    second.socket.close()
+
+
+def test_the_catalog_explains_exactly_our_message_ids() -> None:
+    ids = re.findall(r"^-- ([0-9a-f]{32})$", CATALOG.read_text(), re.MULTILINE)
+    constants = [getattr(journal, name) for name in vars(journal) if name.startswith("MESSAGE_")]
+    assert sorted(ids) == sorted(constants) == sorted(set(ids))
+    assert {message_id for message_id, _ in MESSAGES.values()} == set(ids)
+
+
+def test_the_catalog_uses_only_fields_that_entries_have() -> None:
+    names = set(re.findall(r"@(\w+)@", CATALOG.read_text()))
+    assert names <= {name for name, _ in journal.decision_fields(KILL)}
+
+
+def test_the_catalog_is_taken_by_journalctl(tmp_path: Path) -> None:
+    if shutil.which("journalctl") is None:
+        pytest.skip("journalctl is not installed")
+    directory = tmp_path / "usr/lib/systemd/catalog"
+    directory.mkdir(parents=True)
+    shutil.copy(CATALOG, directory)
+    (tmp_path / "var/lib/systemd/catalog").mkdir(parents=True)
+    root = f"--root={tmp_path}"
+    subprocess.run(["journalctl", root, "--update-catalog"], check=True, capture_output=True)
+    listed = subprocess.run(["journalctl", root, "--list-catalog"], check=True, capture_output=True, text=True).stdout
+    assert len(listed.splitlines()) == len({message_id for message_id, _ in MESSAGES.values()})
+    assert f"{journal.MESSAGE_KERNEL} oomslice: The kernel killed processes of" in listed
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"outcome": "deadline", "bytes_freed": 0}, "its memory was not back by the deadline (0 B freed)"),
+        (
+            {"outcome": "dry-run"},
+            "oomslice would have killed hog.service (priority -200, 612.3 MiB, 1 process), but only",
+        ),
+        (
+            {"outcome": "failed", "error": 1},
+            "oomslice failed to kill hog.service (priority -200, 612.3 MiB, 1 process): ",
+        ),
+        ({"outcome": "gone"}, "oomslice chose hog.service, which was gone before the kill"),
+        ({"outcome": "refused"}, "left it alone"),
+        ({"outcome": "interrupted", "signal_usec": 0}, "died before it acted"),
+        (
+            {"outcome": "interrupted"},
+            "oomslice killed hog.service (priority -200, 612.3 MiB, 1 process), and oomslice-core",
+        ),
+        ({"outcome": "new-one"}, "oomslice chose hog.service (new-one)"),
+        (
+            {"swap_total": 1 << 30, "swap_free": 1024, "swap_free_limit": 2048},
+            "free swap 1.0 KiB at or below the limit",
+        ),
+        (
+            {"trigger": "pressure", "domain": "batch.slice", "pressure": "some 150ms/1s", "pressure_some_avg10": 1.5},
+            " for batch.slice: memory pressure reached some 150ms/1s; avg10 some 1.50%, full 0.00%; 600.0 MiB back",
+        ),
+        ({"trigger": "thrash", "pressure": "full 400ms/1s"}, "the machine stalled (full 400ms/1s; avg10"),
+        (
+            {
+                "carrier": "kernel",
+                "trigger": "kernel-oom",
+                "outcome": "killed-by-kernel",
+                "domain": "batch.slice",
+                "processes": 2,
+                "extra": {"task": "hog", "constraint": "CONSTRAINT_MEMCG"},
+            },
+            "The kernel killed hog.service (hog, 612.3 MiB, 2 processes) for batch.slice: its memory limit was reached",
+        ),
+        (
+            {"carrier": "kernel", "trigger": "kernel-oom", "outcome": "killed-by-kernel"},
+            "The kernel killed hog.service (612.3 MiB, 1 process): out of memory",
+        ),
+    ],
+)
+def test_sentences(values: dict[str, object], text: str) -> None:
+    made = dataclasses.replace(KILL, **values)  # type: ignore[arg-type]
+    assert text in sentence(made)
+    assert "\n" not in sentence(made)
+
+
+def test_sizes_and_durations_are_for_people() -> None:
+    assert [size(count) for count in (0, 1023, 1024, 5 << 30, 3 << 40, 5 << 50)] == [
+        "0 B",
+        "1023 B",
+        "1.0 KiB",
+        "5.0 GiB",
+        "3.0 TiB",
+        "5120.0 TiB",
+    ]
+    assert [duration(usec) for usec in (5, 45_200, 12_345_678)] == ["5 µs", "45 ms", "12.3 s"]
