@@ -21,6 +21,7 @@ from oomslice.bus.interface import BUS_NAME, DECISION_SIGNATURES, MANAGER, OBJEC
 from oomslice.cli import answers, show, verify
 from oomslice.cli.failure import EXIT_CODES
 from oomslice.cli.main import build_parser
+from oomslice.decisions import journal
 from oomslice.decisions.record import Decision
 from oomslice.policy.effective import AVOID_BONUS, COOLDOWN_DEFAULT_USEC
 from oomslice.settings.configuration import SECTIONS, parse_configuration
@@ -353,6 +354,39 @@ def test_every_error_name_is_in_the_manual() -> None:
     kinds = [errors.OomsliceError, *errors.OomsliceError.__subclasses__()]
     names = {kind.bus_name for kind in kinds if kind.bus_name.startswith("org.oomslice1.")}
     assert set(re.findall(r"\*(org\.oomslice1\.Error\.\w+)\*", section("org.oomslice1.5", "ERRORS"))) == names
+
+
+# oomsliced(8).
+
+
+def test_every_message_and_field_of_the_journal_is_in_the_manual() -> None:
+    text = section("oomsliced.8", "JOURNAL")
+    found = dict(re.findall(r"^\*([0-9a-f]{32})\*\n\t(.*)$", text, re.MULTILINE))
+    expected: dict[str, set[str]] = {}
+    for outcome, (message_id, _) in journal.MESSAGES.items():
+        expected.setdefault(message_id, set()).add(outcome)
+    assert {message_id: set(outcomes.split(", ")) for message_id, outcomes in found.items()} == expected
+    source = (ROOT / "oomslice/decisions/journal.py").read_text(encoding="utf-8")
+    names = set(re.findall(r'\("(OOMSLICE_\w+)",', source))
+    assert set(re.findall(r"\*(OOMSLICE_\w+)=\*,?", text)) - {"OOMSLICE_VICTIM"} == names - {"OOMSLICE_VICTIM"}
+    assert "*OOMSLICE_VICTIM=*," in text
+
+
+def test_every_option_of_the_daemons_is_in_the_manual() -> None:
+    help_text = subprocess.run(
+        [sys.executable, "-m", "oomslice.daemon.main", "--help"],
+        cwd=ROOT,
+        env={"PATH": "/usr/bin:/bin", "NO_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    ).stdout
+    words = set(re.findall(r"(?<![\w-])(--?[a-z-]+)(?![\w/])", help_text))
+    assert {entry for entry in entries(section("oomsliced.8", "OPTIONS OF OOMSLICED")) if entry[0] == "-"} == words
+    core = (ROOT / "core/options.c").read_text(encoding="utf-8")
+    words = set(re.findall(r'^ +"  (--[a-z-]+)', core, re.MULTILINE))
+    assert {entry for entry in entries(section("oomsliced.8", "OPTIONS OF OOMSLICE-CORE")) if entry[0] == "-"} == words
 
 
 # README and the other pages.
