@@ -162,7 +162,8 @@ def named_unit(name: str, command: Sequence[str] = ("systemctl",)) -> Unit:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise _no_systemd(str(error)) from error
     if answer.returncode != 0:
-        raise _no_systemd(clean(answer.stderr.strip()) or f"systemctl ended with {answer.returncode}")
+        said = answer.stderr.strip().splitlines() or [f"systemctl ended with {answer.returncode}"]
+        raise _no_systemd(clean(said[0]))
     values = dict(line.split("=", 1) for line in answer.stdout.splitlines() if "=" in line)
     if not values.get("FragmentPath") and not values.get("DropInPaths"):
         state = values.get("LoadState", "not-found")
