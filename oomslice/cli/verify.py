@@ -187,11 +187,16 @@ def unescaped(path: str) -> str:
 
 
 def running_units() -> list[Unit]:
-    """Every slice, service and scope that has a cgroup. Raises CommandFailure."""
+    """Every slice, service and scope that has a cgroup. Raises CommandFailure, ModuleNotFoundError without pystemd."""
     import asyncio
+    from importlib.util import find_spec
 
     from oomslice.errors import UnitsError
     from oomslice.units.client import UnitsClient
+
+    if find_spec("pystemd") is None:
+        # It is imported in a process of its own, which could only say that it ended.
+        raise ModuleNotFoundError("No module named 'pystemd'", name="pystemd")
 
     async def asked() -> list[Unit]:
         client = UnitsClient()

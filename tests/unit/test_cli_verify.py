@@ -152,6 +152,14 @@ def test_all_running_units_with_a_section_are_checked(
     assert printed.out == "1 file checked: 1 error.\n"
 
 
+def test_without_pystemd_the_package_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main(["verify"]) == Exit.NOT_INSTALLED
+    assert "apt install python3-pystemd" in capsys.readouterr().err
+
+
 def test_values_cannot_send_control_sequences(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["verify", written(tmp_path / "x.conf", "[X-OOMSlice]\nPriority=\x1b[31m5\n")])
     assert "\x1b" not in capsys.readouterr().err
