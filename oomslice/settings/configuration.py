@@ -36,7 +36,7 @@ from oomslice.settings.model import (
     UnitSettings,
 )
 from oomslice.settings.nearest import nearest
-from oomslice.settings.problems import limited
+from oomslice.settings.problems import PROBLEMS_MAX, limited
 from oomslice.settings.steps import parse_steps
 from oomslice.settings.unitname import CGROUP_TYPES, UNIT_NAME_MAX
 from oomslice.settings.values import BadValueError, parse_tier_name, shown
@@ -99,7 +99,7 @@ def parse_configuration(files: Sequence[tuple[str, str]]) -> tuple[Configuration
             message = f"the file {error}{where}; nothing of it is used"
             problems.append(Problem(Source(file, error.line), "", "", "", message))
             continue
-        problems += limited(reader.problems)
+        problems += limited(sorted(reader.problems, key=lambda problem: problem.source.line))
         for name, assigned in parts.tiers.items():
             tiers.setdefault(name, _Assigned()).update(assigned)
         rules += parts.rules
@@ -353,7 +353,8 @@ class _Reader:
             right = f"it belongs {_PLACES[key]}"
         else:
             candidates = [*keys, *(_RULE_ONLY_KEYS if keys is YAML_SETTING_KEYS else ())]
-            near = nearest(key, candidates)
+            # Comparing takes time, and what is beyond the bound is not said.
+            near = nearest(key, candidates) if len(self.problems) <= PROBLEMS_MAX else None
             right = f"did you mean {near}?" if near else f"keys are {', '.join(candidates)}"
         text = self._document.scalar(value) if isinstance(value, yaml.ScalarNode) else ""
         self._problem(line(node), key, text if isinstance(text, str) else "", f"is no key here and is ignored; {right}")
