@@ -189,6 +189,19 @@ def test_bash_completes_moments_and_nothing_for_a_number() -> None:
     assert completed("oomslicectl", "decisions", "--limit", "") == []
 
 
+def test_shellcheck_finds_nothing_in_the_bash_completion() -> None:
+    if shutil.which("shellcheck") is None:
+        pytest.skip("shellcheck is missing: apt install shellcheck")
+    ended = subprocess.run(
+        ["shellcheck", str(ROOT / "completions/oomslicectl.bash")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout) == (0, "")
+
+
 def test_zsh_completes_verbs_and_options_of_the_parser() -> None:
     text = (ROOT / "completions/_oomslicectl").read_text(encoding="utf-8")
     for name, parser in verbs().items():
