@@ -108,7 +108,7 @@ class ObjectDispatcher:
             result = handler(call.sender, *call.body())
             if isinstance(result, Awaitable):
                 result = await result
-            connection.reply(call, method.out_signature, result)
+            await connection.reply(call, method.out_signature, result)
         except OomsliceError as error:
             LOGGER.debug("%s of %s: %s", call.member, call.sender, error)
             connection.reply_error(call, error.bus_name, str(error))

@@ -25,7 +25,7 @@ import os
 import socket
 import struct
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -52,6 +52,8 @@ REPLIES_WAITING_MAX = 16 << 20
 """The same for replies and calls."""
 MESSAGE_MAX = 1 << 20
 """Bytes of a message that is accepted by default. The bus itself allows 32 MiB."""
+LARGE_ANSWER = 200
+"""Rows of an answer from which on it is put together in a thread."""
 HEADER_MAX = 1 << 16
 AUTHENTICATION_LINE_MAX = 1024
 DEPTH_MAX = 64
@@ -147,6 +149,7 @@ class Connection(asyncio.Protocol):
         self._authenticating: asyncio.Future[None] | None = None
         self._serial = 0
         self._calls: dict[int, asyncio.Future[Incoming]] = {}
+        self._large_answers = asyncio.Lock()
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @classmethod
@@ -226,8 +229,9 @@ class Connection(asyncio.Protocol):
         future: asyncio.Future[Incoming] = asyncio.get_running_loop().create_future()
         self._calls[serial] = future
         try:
-            if not self._write(data, REPLIES_WAITING_MAX):
+            if not self._takes(REPLIES_WAITING_MAX):
                 raise BusUnreachableError("the message bus takes no more messages")
+            self._write(data)
             async with asyncio.timeout(timeout):
                 answer = await future
         except TimeoutError:
@@ -246,33 +250,40 @@ class Connection(asyncio.Protocol):
 
     def emit(self, path: str, interface: str, member: str, signature: str, arguments: Sequence[Any]) -> bool:
         """Sends a signal to whoever listens. False if it was dropped, because the bus takes none or is gone."""
-        data = _encode(
-            message_type=MessageType.SIGNAL,
-            path=path,
-            interface=interface,
-            member=member,
-            signature=signature,
-            body=list(arguments),
-            serial=self._next_serial(),
-        )
-        sent = self._write(data, SIGNALS_WAITING_MAX)
-        self.signals_dropped += not sent
-        return sent
-
-    def reply(self, call: Incoming, signature: str, arguments: Sequence[Any]) -> bool:
-        """Answers a call. False if the answer was dropped. Raises ValueError if the values do not fit."""
-        if not call.reply_expected:
-            return True
-        return self._send_reply(
+        if not self._takes(SIGNALS_WAITING_MAX):
+            self.signals_dropped += 1
+            return False
+        self._write(
             _encode(
-                message_type=MessageType.METHOD_RETURN,
-                destination=call.sender,
-                reply_serial=call.serial,
+                message_type=MessageType.SIGNAL,
+                path=path,
+                interface=interface,
+                member=member,
                 signature=signature,
                 body=list(arguments),
                 serial=self._next_serial(),
             )
         )
+        return True
+
+    async def reply(self, call: Incoming, signature: str, arguments: Sequence[Any]) -> bool:
+        """Answers a call. False if the answer was dropped. Raises ValueError if the values do not fit."""
+        if not call.reply_expected:
+            return True
+        fields = {
+            "message_type": MessageType.METHOD_RETURN,
+            "destination": call.sender,
+            "reply_serial": call.serial,
+            "signature": signature,
+            "body": list(arguments),
+            "serial": self._next_serial(),
+        }
+        if not any(isinstance(argument, Sized) and len(argument) > LARGE_ANSWER for argument in arguments):
+            return self._send_reply(_encode(**fields))
+        # Seconds of work, if a caller asks for enough: not in the loop, and one at a time.
+        async with self._large_answers:
+            data = await asyncio.to_thread(_encode, **fields)
+        return self._send_reply(data)
 
     def reply_error(self, call: Incoming, name: str, message: str) -> bool:
         """Answers a call with an error. False if the answer was dropped."""
@@ -421,15 +432,18 @@ class Connection(asyncio.Protocol):
             LOGGER.exception("a message from %s could not be handled", message.sender)
 
     def _send_reply(self, data: bytes) -> bool:
-        sent = self._write(data, REPLIES_WAITING_MAX)
-        self.replies_dropped += not sent
-        return sent
-
-    def _write(self, data: bytes, waiting_max: int) -> bool:
-        if self._transport is None or self._transport.is_closing() or self.waiting_bytes > waiting_max:
+        if not self._takes(REPLIES_WAITING_MAX):
+            self.replies_dropped += 1
             return False
-        self._transport.write(data)
+        self._write(data)
         return True
+
+    def _takes(self, waiting_max: int) -> bool:
+        return self._transport is not None and not self._transport.is_closing() and self.waiting_bytes <= waiting_max
+
+    def _write(self, data: bytes) -> None:
+        assert self._transport is not None
+        self._transport.write(data)
 
     def _next_serial(self) -> int:
         self._serial = self._serial % 0xFFFFFFFF + 1

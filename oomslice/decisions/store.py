@@ -94,26 +94,16 @@ class DecisionStore:
 
     def list(self, since_usec: int = 0, limit: int = 100) -> List[Decision]:
         """At most `limit` decisions whose realtime_usec is `since_usec` or later, newest first. Raises StoreError."""
-
-        def select(connection: sqlite3.Connection) -> List[Decision]:
-            return _decisions(
-                connection.execute(
-                    "SELECT data FROM decisions WHERE realtime_usec >= ?"
-                    " ORDER BY realtime_usec DESC, number DESC LIMIT ?",
-                    (_integer(since_usec), _integer(limit)),
-                )
-            )
-
-        return self._run(select)
+        return self._select(
+            "WHERE realtime_usec >= ? ORDER BY realtime_usec DESC, number DESC LIMIT ?",
+            _integer(since_usec),
+            _integer(limit),
+        )
 
     def get(self, id: str) -> Decision:
         """The decision of this id. Raises NoSuchDecisionError, StoreError."""
-
-        def select(connection: sqlite3.Connection) -> List[Decision]:
-            return _decisions(connection.execute("SELECT data FROM decisions WHERE id = ?", (id,)))
-
         # D-Bus strings are valid UTF-8; callers of the library may pass what SQLite cannot encode.
-        found = self._run(select) if id.isprintable() else []
+        found = self._select("WHERE id = ?", id) if id.isprintable() else []
         if not found:
             raise NoSuchDecisionError(f"there is no decision {id!r}; `oomslicectl decisions` lists those that are kept")
         return found[0]
@@ -124,15 +114,7 @@ class DecisionStore:
 
     def unannounced(self, limit: int = 100) -> List[Decision]:
         """Decisions nobody was told of yet, oldest first. Raises StoreError."""
-
-        def select(connection: sqlite3.Connection) -> List[Decision]:
-            return _decisions(
-                connection.execute(
-                    "SELECT data FROM decisions WHERE announced = 0 ORDER BY number LIMIT ?", (_integer(limit),)
-                )
-            )
-
-        return self._run(select)
+        return self._select("WHERE announced = 0 ORDER BY number LIMIT ?", _integer(limit))
 
     def announced(self, id: str) -> None:
         """Notes that the journal has this decision. Raises StoreError."""
@@ -193,6 +175,13 @@ class DecisionStore:
         self.close()
 
     # The rest is not public.
+
+    def _select(self, condition: str, *values: int | str) -> List[Decision]:
+        rows = self._run(
+            lambda connection: connection.execute(f"SELECT data FROM decisions {condition}", values).fetchall()
+        )
+        # Out of the lock: who stores a decision does not wait for who reads thousands.
+        return _decisions(rows)
 
     def _run(self, action: Callable[[sqlite3.Connection], Result]) -> Result:
         """Does it on an open connection; a file found damaged on the way is replaced once, and it is done again."""
@@ -309,7 +298,7 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
     return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
 
 
-def _decisions(rows: sqlite3.Cursor) -> list[Decision]:
+def _decisions(rows: list[tuple[str]]) -> list[Decision]:
     decisions = []
     for (data,) in rows:
         try:

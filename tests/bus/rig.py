@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -67,9 +69,15 @@ class PrivateBus:
             stderr=subprocess.DEVNULL,
         )
         deadline = time.monotonic() + 10
-        while not self.socket.exists():
+        while not self._takes_connections():
             assert time.monotonic() < deadline and self.process.poll() is None, "dbus-daemon did not start"
             time.sleep(0.02)
+
+    def _takes_connections(self) -> bool:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.connect(str(self.socket))
+            return True
+        return False
 
     def freeze(self) -> None:
         self.process.send_signal(signal.SIGSTOP)
@@ -81,7 +89,7 @@ class PrivateBus:
         self.process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
-        self.thaw()
+        """Ends it at once, frozen or not."""
         self.process.kill()
         self.process.wait()
 
