@@ -175,6 +175,10 @@ def test_actions_are_replaced_and_not_added_to() -> None:
     assert settings.actions == (Step("kill", None, 2_000_000),)
 
 
+def test_a_continuation_puts_a_space_between_words() -> None:
+    assert parsed(HEAD + "Actions=warn\\\nkill@5s\n").actions == (Step("warn"), Step("kill", None, 5_000_000))
+
+
 def test_one_bad_step_leaves_the_earlier_ladder() -> None:
     text = HEAD + "Actions=warn kill@5s\nActions=warn frezze@5s kill@9s\n"
     settings, problems = parse_unit_files([("/a", text)])
