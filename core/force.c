@@ -322,6 +322,7 @@ int oomslice_force_commit(uint32_t *detailp) {
                 return OOMSLICE_PLAN_E_DESCRIPTORS;
         }
 
+        *detailp = 0;
         arm_all(taking, old);
         in_force = taking;
         taking = NULL;

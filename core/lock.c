@@ -20,10 +20,15 @@ static struct {
 static size_t tables_count;
 static bool locked;
 
+/* The last page of a table is shared with whatever the linker put behind it, unless the table fills it. */
+static size_t whole_pages(size_t size) {
+        return size / OOMSLICE_LOCK_PAGE * OOMSLICE_LOCK_PAGE;
+}
+
 void oomslice_lock_table(void *table, size_t size) {
         if (tables_count < TABLES_MAX) {
                 tables[tables_count].start = table;
-                tables[tables_count++].size = size;
+                tables[tables_count++].size = whole_pages(size);
         }
 }
 
@@ -48,10 +53,11 @@ int oomslice_lock_all(void) {
 }
 
 void oomslice_lock_used(void *table, size_t size, size_t used) {
-        size_t up = (used + OOMSLICE_LOCK_PAGE - 1) / OOMSLICE_LOCK_PAGE * OOMSLICE_LOCK_PAGE;
+        size_t up = whole_pages(used + OOMSLICE_LOCK_PAGE - 1);
 
         if (!locked)
                 return;
+        size = whole_pages(size);
         up = up < size ? up : size;
         /* Both calls can only fail on limits that mlockall() has met before; then the pages are just not locked. */
         if (up > 0)

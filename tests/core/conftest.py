@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Fixtures of the tests that run the core. They need root and a cgroup v2 mount with cgroup.kill."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.register_assert_rewrite("tests.core.rig", "tests.core.client")
+
+from tests.core import rig  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Builds of the core by kind, each made once."""
+    directory = tmp_path_factory.mktemp("programs")
+    made: dict[str, Path] = {}
+
+    def get(kind: str) -> Path:
+        if shutil.which("gcc") is None:
+            pytest.skip("gcc is not installed")
+        if kind not in made:
+            made[kind] = rig.build(kind, directory)
+        return made[kind]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def mount() -> Path:
+    """The cgroup v2 mount, or a skip."""
+    found = rig.cgroup2_mount()
+    if os.geteuid() != 0:
+        pytest.skip("needs root: makes cgroups and processes in them")
+    if found is None or not os.access(found, os.W_OK):
+        pytest.skip("needs a writable cgroup v2 mount")
+    probe = found / f"oomslice-probe-{os.getpid()}"
+    probe.mkdir()
+    has_kill = (probe / "cgroup.kill").exists()
+    probe.rmdir()
+    if not has_kill:
+        pytest.skip("needs a kernel with cgroup.kill (5.14)")
+    return found
+
+
+@pytest.fixture
+def core(programs: Callable[[str], Path], mount: Path, tmp_path: Path) -> rig.Core:
+    """A core that was built with sanitizers, not yet started."""
+    return rig.Core(programs("sanitized"), tmp_path, mount)
+
+
+@pytest.fixture
+def scene(core: rig.Core, mount: Path) -> Iterator[rig.Scene]:
+    """A running core with nothing planned yet."""
+    yield from rig.scenes(core, mount)

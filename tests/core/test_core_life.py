@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The core as a process: at rest, without a heap, in locked memory, and dying in the middle."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from oomslice._core import ffi, lib
+from tests.core.plans import Domain
+from tests.core.rig import Core, Records, Scene, name, scenes, wait_until
+
+TWO_SECONDS = 2_000_000
+REST = float(os.environ.get("OOMSLICE_TEST_REST", "4"))
+"""Seconds for which the core is watched at rest; OOMSLICE_TEST_REST=60 for the full proof."""
+
+
+@pytest.fixture
+def static_scene(programs: Callable[[str], Path], mount: Path, tmp_path: Path) -> Iterator[Scene]:
+    """A running core built as it is shipped."""
+    yield from scenes(Core(programs("static"), tmp_path, mount), mount)
+
+
+@pytest.fixture
+def guarded_scene(programs: Callable[[str], Path], mount: Path, tmp_path: Path) -> Iterator[Scene]:
+    """A running core that ends when its heap is used after it is armed."""
+    yield from scenes(Core(programs("guarded"), tmp_path, mount), mount)
+
+
+def real_pressure(scene: Scene) -> None:
+    """Lets the core see this machine's own pressure file."""
+    (scene.core.meminfo.parent / "pressure").symlink_to("/proc/pressure")
+
+
+def test_nothing_runs_at_rest_with_all_triggers_armed(static_scene: Scene, tmp_path: Path) -> None:
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    scene = static_scene
+    real_pressure(scene)
+    trigger = (lib.OOMSLICE_PSI_FULL, 1_900_000, TWO_SECONDS)
+    scene.add("a.service", processes=3)
+    scene.hand_over(domains=[Domain(0), Domain(1, trigger=trigger)], sign=trigger, thrash=trigger)
+    state = scene.core.poke()
+    assert state.features & lib.OOMSLICE_FEATURE_PSI_MACHINE
+    assert state.features & lib.OOMSLICE_FEATURE_PSI_DOMAINS
+    time.sleep(0.2)
+
+    log = tmp_path / "strace"
+    begin = scene.core.poke().wakeups
+    tracer = subprocess.Popen(["strace", "-f", "-p", str(scene.core.pid), "-o", str(log)], stderr=subprocess.DEVNULL)
+    time.sleep(1)  # it shows the calls in which it found the threads, and is quiet from then on
+    before = log.read_text(encoding="utf-8")
+    time.sleep(REST)
+    after = log.read_text(encoding="utf-8")
+    scene.core.poke()
+    wait_until(lambda: "recvmsg" in log.read_text(encoding="utf-8"))  # it was traced all the while
+    tracer.terminate()
+    tracer.wait()
+    assert after == before, "a system call was made at rest"
+
+
+def test_timer_is_off_again_when_the_shortage_is_over(static_scene: Scene) -> None:
+    scene = static_scene
+    scene.add("a.service", processes=1)
+    scene.hand_over()
+    scene.core.set_memory(500)
+    scene.core.poke()
+    before = scene.core.poke()
+    time.sleep(1)
+    during = scene.core.poke()
+    assert during.watching == 1 and during.wakeups > before.wakeups + 5
+    scene.core.set_memory(4096)
+    scene.core.poke()
+    resting = scene.core.poke()
+    time.sleep(1)
+    after = scene.core.poke()
+    assert after.watching == 0
+    assert after.wakeups - resting.wakeups <= 3, "the connection, the message and the end of a question"
+
+
+def test_heap_is_never_used_once_armed(guarded_scene: Scene) -> None:
+    scene = guarded_scene
+    scene.add("a.service", -5, processes=80)
+    scene.add("b.service", 0, lib.OOMSLICE_UNIT_PROTECTED, processes=1)
+    low = scene.add_slice("low.slice", -2)
+    scene.hand_over(domains=[Domain(0), Domain(low)])
+    records = scene.hand_over()
+    young = scene.tree.make("low.slice/young.service")
+    scene.tree.populate(young)
+    scene.shortage()
+    assert [name(records.wait().victim_name) for _ in range(3)] == ["a.service", "young.service", ""]
+    scene.core.poke()
+
+
+def test_heap_guard_sees_a_heap_that_is_used(programs: Callable[[str], Path], tmp_path: Path) -> None:
+    # The guard itself: a program that allocates after it says it is armed ends with 99.
+    guard = Path(__file__).with_name("guard.c")
+    source = tmp_path / "allocates.c"
+    source.write_text(
+        "#include <stdbool.h>\n#include <stdlib.h>\nvolatile bool oomslice_armed;\n"
+        "int main(void) { void *volatile p = malloc(1); oomslice_armed = p; p = malloc(2); return p == 0; }\n",
+        encoding="ascii",
+    )
+    wraps = [f"-Wl,--wrap={function}" for function in ("malloc", "calloc", "realloc", "free")]
+    subprocess.run(["gcc", "-static", source, guard, *wraps, "-o", tmp_path / "allocates"], check=True)
+    assert subprocess.run([tmp_path / "allocates"], stderr=subprocess.DEVNULL, check=False).returncode == 99
+
+
+def test_program_is_static(programs: Callable[[str], Path]) -> None:
+    if shutil.which("readelf") is None:
+        pytest.skip("readelf is not installed")
+    headers = subprocess.run(["readelf", "-lW", programs("static")], capture_output=True, text=True, check=True).stdout
+    assert "LOAD" in headers and "INTERP" not in headers
+
+
+def test_memory_is_locked_and_little_with_200_units(static_scene: Scene) -> None:
+    scene = static_scene
+    for index in range(199):
+        scene.add(f"a-unit-with-a-name-of-usual-length-{index}.service")
+    scene.hand_over()
+    state = scene.core.poke()
+    assert state.features & lib.OOMSLICE_FEATURE_LOCKED
+    assert 0.5 * 2**20 < state.locked_bytes <= 1.5 * 2**20
+
+
+def test_deciding_thread_is_real_time_and_the_reapers_are_not(static_scene: Scene) -> None:
+    if not static_scene.core.poke().features & lib.OOMSLICE_FEATURE_REALTIME:
+        pytest.skip("this machine grants no real-time priority")
+    pid = static_scene.core.pid
+    policies = {int(task.name): os.sched_getscheduler(int(task.name)) for task in Path(f"/proc/{pid}/task").iterdir()}
+    assert policies.pop(pid) & ~os.SCHED_RESET_ON_FORK == os.SCHED_FIFO
+    assert list(policies.values()) == [os.SCHED_OTHER, os.SCHED_OTHER]
+
+
+def test_core_that_was_killed_acts_again_by_the_stored_plan_without_any_client(scene: Scene) -> None:
+    unit = scene.add("a.service", -5, processes=2)
+    gone = scene.add("gone.service", -10)
+    scene.add("b.service", 5, processes=1)
+    records = scene.hand_over()
+    ring_id = ffi.cast("struct oomslice_ring_header *", records.address).ring_id
+    scene.core.stop(signal.SIGKILL)
+    assert sorted(stored for stored, _fd in scene.core.manager.store) == ["plan", "ring"]
+
+    gone.rmdir()
+    scene.core.start()
+    scene.shortage()
+    record = records.wait()
+    assert (name(record.victim_name), record.plan_generation) == ("a.service", 1)
+    assert scene.alive(unit) == 0
+    with scene.core.client() as client:
+        hello = client.hello()
+    assert ffi.cast("struct oomslice_ring_header *", Records(hello.fds[0]).address).ring_id == ring_id
+
+
+def test_only_the_newest_plan_is_stored(scene: Scene) -> None:
+    scene.add("a.service")
+    scene.hand_over()
+    scene.hand_over()
+    scene.core.manager.read()
+    assert sorted(stored for stored, _fd in scene.core.manager.store) == ["plan", "ring"]
+    scene.core.stop(signal.SIGKILL)
+    scene.core.start()
+    with scene.core.client() as client:
+        assert client.hello().message.generation == 2
+
+
+def test_decision_cut_off_by_death_is_finished_by_the_successor(scene: Scene) -> None:
+    records = scene.hand_over()
+    scene.core.stop(signal.SIGKILL)
+    record = lib.oomslice_ring_take(records.address)
+    lib.oomslice_ring_set_state(record, lib.OOMSLICE_RECORD_SIGNALLED)
+    assert records.next() is None
+    scene.core.start()
+    assert records.wait().outcome == lib.OOMSLICE_OUTCOME_INTERRUPTED
+
+
+def test_stored_ring_that_is_none_is_replaced(scene: Scene) -> None:
+    scene.core.stop(signal.SIGKILL)
+    store = scene.core.manager.store
+    for index, (stored, fd) in enumerate(store):
+        os.close(fd)
+        other = os.memfd_create("other")
+        os.truncate(other, lib.OOMSLICE_RING_SIZE)
+        store[index] = (stored, other)
+    scene.core.start()
+    records = scene.hand_over()
+    assert records.next() is None
+    _status, said = scene.core.stop()
+    assert "stored ring, made anew" in said
+    scene.core.start()
+
+
+def test_stored_plan_that_is_broken_leaves_the_core_waiting_for_another(scene: Scene) -> None:
+    scene.hand_over()
+    scene.core.stop(signal.SIGKILL)
+    store = scene.core.manager.store
+    store[:] = [(stored, os.memfd_create("x") if stored == "plan" else fd) for stored, fd in store]
+    scene.core.start()
+    assert scene.core.poke().units == 0
+    scene.hand_over()
+    assert scene.core.poke().units == 1
+    scene.core.stop()
+    scene.core.start()
+
+
+def test_termination_is_clean(scene: Scene) -> None:
+    scene.hand_over()
+    assert scene.core.stop(signal.SIGTERM) == (0, "")
+    assert "STOPPING=1" in scene.core.manager.states
+    scene.core.start()
+
+
+def test_missing_pressure_file_and_controllers_are_missing_features(scene: Scene) -> None:
+    scene.add("a.service")
+    trigger = (lib.OOMSLICE_PSI_SOME, 100_000, TWO_SECONDS)
+    scene.hand_over(sign=trigger)
+    features = scene.core.poke().features
+    assert not features & lib.OOMSLICE_FEATURE_PSI_MACHINE
+    assert features & lib.OOMSLICE_FEATURE_PSI_DOMAINS
+    has_memory = (scene.paths[1] / "memory.current").exists()
+    assert bool(features & lib.OOMSLICE_FEATURE_MEMORY) == has_memory
+
+
+def test_trigger_of_a_domain_outlives_the_plan_and_ends_with_its_cgroup(scene: Scene) -> None:
+    trigger = (lib.OOMSLICE_PSI_FULL, 1_900_000, TWO_SECONDS)
+    unit = scene.add("a.service")
+    scene.hand_over(domains=[Domain(0), Domain(1, trigger=trigger)])
+    scene.hand_over(domains=[Domain(0), Domain(1, trigger=trigger)])
+    assert scene.core.poke().features & lib.OOMSLICE_FEATURE_PSI_DOMAINS
+    unit.rmdir()
+    wait_until(lambda: not scene.core.poke().features & lib.OOMSLICE_FEATURE_PSI_DOMAINS)
+    before = scene.core.poke().wakeups
+    time.sleep(0.5)
+    assert scene.core.poke().wakeups - before <= 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["--help"], 0, "Usage: oomslice-core"),
+        (["--version"], 0, "oomslice-core "),
+        (["--nonsense"], 2, "--nonsense (see --help)"),
+        (["--socket"], 2, "--socket (see --help)"),
+        (["--proc-root", "/nonexistent"], 1, "/nonexistent/meminfo: No such file or directory"),
+        (["--cgroup-root=/nonexistent"], 1, "/nonexistent: No such file or directory"),
+        (["--socket=/nonexistent/s"], 1, "/nonexistent/s: No such file or directory"),
+    ],
+)
+def test_command_line(programs: Callable[[str], Path], arguments: list[str], status: int, said: str) -> None:
+    result = subprocess.run([programs("sanitized"), *arguments], capture_output=True, text=True, check=False)
+    assert result.returncode == status
+    assert said in result.stdout + result.stderr
