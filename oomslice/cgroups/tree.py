@@ -8,6 +8,7 @@ cgroup that is not listed is part of the nearest listed one above it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -114,6 +115,18 @@ class CgroupTree:
         if names and not os.path.exists(f"{directory}/{names[0]}/memory.current"):
             return None
         return sorted(names)
+
+    def names(self) -> dict[int, str]:
+        """Cgroup id -> last part of its path, of every cgroup there is now. One pass over all directories."""
+        names: dict[int, str] = {}
+        queue = [self.root]
+        while queue:
+            with contextlib.suppress(OSError), os.scandir(queue.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        names[entry.inode()] = entry.name
+                        queue.append(entry.path)
+        return names
 
     def usage(self, path: str) -> Usage:
         """Figures of one cgroup and all below it. Raises CgroupError if it is gone.

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -284,7 +285,8 @@ def _times(decision: Mapping[str, Any], terminal: Terminal) -> str:
     columns = (Column("EVENT"), Column("TIME"), Column("SINCE TRIGGER", right=True), Column("STEP TOOK", right=True))
     rows = []
     previous = start
-    for name, key in EVENTS:
+    # In the order in which they happened: memory may be back before the last thread of the victim is gone.
+    for name, key in sorted(EVENTS, key=lambda event: int(decision.get(event[1], 0)) or math.inf):
         moment = int(decision.get(key, 0))
         if not moment:
             rows.append((name, "-", "-", "-"))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from oomslice import __version__
+from oomslice._core import ffi, lib
 from oomslice.bus.backend import ExplainedDomain, SliceRow
 from oomslice.daemon.planner import Planner
 from oomslice.decisions.record import Decision
@@ -18,6 +19,7 @@ from oomslice.policy.model import Policy, PolicyUnit
 from oomslice.policy.rank import rank
 from oomslice.settings.model import SETTING_KEYS, Problem, format_usec
 
+OUTSIDE = ffi.string(lib.oomslice_verdict_text(lib.OOMSLICE_VERDICT_OUTSIDE)).decode()
 DECISIONS_DEFAULT = 100
 """how many decisions a listing without limit has"""
 
@@ -147,7 +149,8 @@ def _explained(policy: Policy, planner: Planner) -> list[ExplainedDomain]:
                     "priority_origin": unit.priority_origin,
                     "reason": unit.reason,
                 }
-                for unit in rank(policy, usage, domain=index)
+                for unit in rank(policy, usage, domain=index, baseline=planner.baseline)
+                if unit.verdict != OUTSIDE
             ],
         }
         for index, domain in enumerate(policy.domains)

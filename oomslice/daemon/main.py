@@ -48,7 +48,7 @@ class Daemon:
         boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")
         self._tree = CgroupTree(Path(options.cgroup_root))
         self._tree.check()
-        self._units = UnitsClient()
+        self._units = UnitsClient(timeout=30.0)
         self._planner = Planner(self._tree, self._units)
         self._planner.reload()
         self._status = Status()
@@ -165,7 +165,10 @@ class Daemon:
         await self._bus.state_changed()
 
     def _collect(self, ring: Ring, names: dict[int, str]) -> None:
-        if self._collector.collect(ring, names):
+        if not ring.pending:
+            return
+        # A unit that is younger than the plan is known to neither: what the tree says now is better than its number.
+        if self._collector.collect(ring, {**self._tree.names(), **names}):
             self._stored.set()
 
     async def _announce(self) -> None:

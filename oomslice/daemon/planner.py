@@ -53,6 +53,8 @@ class Planner:
         self._settings: dict[str, tuple[tuple[object, ...], UnitSettings, tuple[Problem, ...]]] = {}
         self._generation = time.time_ns() // 1000
         self.policy: Policy | None = None
+        self.baseline: dict[int, Usage] = {}
+        """what growth and refaults count from: the figures when the newest plan was made, if it needs them"""
         self.problems: tuple[Problem, ...] = ()
         self.other_daemons: tuple[str, ...] = ()
 
@@ -94,13 +96,14 @@ class Planner:
             cgroups = {path: cgroup for path, cgroup in cgroups.items() if cgroup.id not in ended}
             user_cgroups = [cgroup for cgroup in user_cgroups if cgroup.id not in ended]
         prepared = Prepared(self._generation + 1, b"", policy, descriptors)
+        baseline = self._baseline(policy)
         try:
             memory = self._tree.memory()
             prepared.data = encode(
                 policy,
                 generation=prepared.generation,
                 made_realtime_usec=time.time_ns() // 1000,
-                usage=self._baseline(policy),
+                usage=baseline,
                 memory_total=memory.total,
                 swap_total=memory.swap_total,
             )
@@ -109,6 +112,7 @@ class Planner:
             raise
         self._generation = prepared.generation
         self.policy = policy
+        self.baseline = baseline
         self.problems = (*self._configuration_problems, *problems, *policy_problems)
         self.other_daemons = _other_daemons(snapshot)
         return prepared

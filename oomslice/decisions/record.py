@@ -32,7 +32,8 @@ class Decision:
     """"memory-available", "thrash", "pressure" or "kernel-oom\""""
     domain: str
     outcome: str
-    """"freed", "deadline", "dry-run", "no-candidate", "failed", "gone", "interrupted", "refused", "killed-by-kernel\""""
+    """one of "freed", "deadline", "dry-run", "no-candidate", "failed", "gone", "interrupted", "refused",
+    "killed-by-kernel\""""
     realtime_usec: int
     """CLOCK_REALTIME of the trigger"""
     trigger_usec: int = 0

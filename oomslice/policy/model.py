@@ -29,7 +29,7 @@ class PolicyUnit:
     left_to_oomd: bool = False
     dry_run: bool = False
     need_daemon_reload: bool = False
-    settings: UnitSettings = UnitSettings()
+    settings: UnitSettings = field(default_factory=UnitSettings)
     """effective: own over tier over rules; only Priority, Protect and DryRun are inherited"""
     settings_from: Mapping[str, str] = field(default_factory=dict)
     """field name -> "FILE:LINE" or origin, for display"""

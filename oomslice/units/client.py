@@ -22,6 +22,8 @@ from oomslice.units.model import UnitSnapshot
 
 TOTAL_FACTOR = 12
 """How many timeouts one snapshot may take in all, as long as there are signs of life."""
+START_FACTOR = 3
+"""How many timeouts a new worker may take to its first word: it imports its modules, on a machine that may be busy."""
 
 
 class UnitsClient:
@@ -62,6 +64,7 @@ class UnitsClient:
             await self._kill()
 
     async def _ask(self, full: bool) -> UnitSnapshot:
+        patience = self._timeout * (START_FACTOR if self.pid is None else 1)
         process = await self._start()
         assert process.stdin is not None and process.stdout is not None
         self._number += 1
@@ -70,7 +73,8 @@ class UnitsClient:
                 process.stdin.write(wire.request_line(self._number, full=full))
                 await asyncio.wait_for(process.stdin.drain(), self._timeout)
                 while True:
-                    line = await asyncio.wait_for(process.stdout.readline(), self._timeout)
+                    line = await asyncio.wait_for(process.stdout.readline(), patience)
+                    patience = self._timeout
                     if not line.endswith(b"\n"):
                         raise _WorkerDiedError(f"the units worker ended {await self._end()}")
                     answer = wire.parse_answer(line)
@@ -85,7 +89,7 @@ class UnitsClient:
             said = (
                 f"took more than {self._timeout * TOTAL_FACTOR:g} s"
                 if total.expired()
-                else f"said nothing for {self._timeout:g} s"
+                else f"said nothing for {patience:g} s"
             )
             raise UnitsError(f"the units worker {said} and was killed") from error
         except (BrokenPipeError, ConnectionResetError) as error:

@@ -82,7 +82,7 @@ def read_text(path: Path) -> str:
         data = file.read(FILE_SIZE_MAX + 1)
     if len(data) > FILE_SIZE_MAX:
         raise OSError(errno.EFBIG, f"Larger than {FILE_SIZE_MAX // 1024} KiB", os.fspath(path))
-    return data.decode(errors="replace")
+    return data.decode(errors="surrogateescape")
 
 
 def _unreadable(path: str, error: OSError) -> Problem:

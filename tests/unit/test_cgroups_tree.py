@@ -256,3 +256,13 @@ def test_open_gives_a_directory_descriptor_that_files_can_be_opened_through(desk
 )
 def test_unit_name_of_a_path(path: str, name: str) -> None:
     assert unit_name(path) == name
+
+
+def test_names_by_id_cover_the_whole_tree(tmp_path: Path) -> None:
+    (tmp_path / "a.slice" / "b.service" / "inner").mkdir(parents=True)
+    (tmp_path / "cgroup.procs").touch()
+    names = CgroupTree(tmp_path).names()
+    assert names == {
+        path.stat().st_ino: path.name
+        for path in (tmp_path / "a.slice", tmp_path / "a.slice/b.service", tmp_path / "a.slice/b.service/inner")
+    }
