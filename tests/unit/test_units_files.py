@@ -96,10 +96,10 @@ def test_masked_files_say_nothing(tmp_path: Path) -> None:
     assert read_unit_files(unit) == ([(os.devnull, "")], [])
 
 
-def test_bytes_that_are_not_utf8_do_not_spoil_the_rest(tmp_path: Path) -> None:
+def test_bytes_that_are_not_utf8_are_kept_for_the_parser_to_complain_about(tmp_path: Path) -> None:
     write(tmp_path, FRAGMENT, b"a=\xff\nb=2\n")
     files, _ = read_unit_files(Unit("a.service", "/a.service", FRAGMENT), root=tmp_path)
-    assert files == [(FRAGMENT, "a=\ufffd\nb=2\n")]
+    assert files == [(FRAGMENT, "a=\udcff\nb=2\n")]
 
 
 def test_configuration_is_read_in_systemds_order_with_masks(tmp_path: Path) -> None:
