@@ -23,12 +23,11 @@ from tests.core.client import Client
 from tests.core.plans import MEBIBYTE, Plan, Unit
 
 CORE = Path(__file__).resolve().parents[2] / "core"
+SMALL = ["-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections", "-Wl,-z,noseparate-code"]
+SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-DOOMSLICE_REAPER_STACK=1048576"]
 BUILDS = {
-    # As shipped, see core/meson.build.
-    "static": ["-O2", "-g", "-static", "-ffunction-sections", "-fdata-sections"]
-    + ["-Wl,--gc-sections", "-Wl,-z,noseparate-code"],
-    "sanitized": ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    + ["-DOOMSLICE_REAPER_STACK=1048576"],
+    "static": ["-O2", "-g", "-static", *SMALL],  # as it is shipped, see core/meson.build
+    "sanitized": ["-O1", "-g", *SANITIZERS],
     "guarded": ["-O2", "-g", "-static", str(Path(__file__).with_name("guard.c"))]
     + [f"-Wl,--wrap={name}" for name in ("malloc", "calloc", "realloc", "free")],
 }

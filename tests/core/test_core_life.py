@@ -53,7 +53,6 @@ def test_nothing_runs_at_rest_with_all_triggers_armed(static_scene: Scene, tmp_p
     time.sleep(0.2)
 
     log = tmp_path / "strace"
-    begin = scene.core.poke().wakeups
     tracer = subprocess.Popen(["strace", "-f", "-p", str(scene.core.pid), "-o", str(log)], stderr=subprocess.DEVNULL)
     time.sleep(1)  # it shows the calls in which it found the threads, and is quiet from then on
     before = log.read_text(encoding="utf-8")
