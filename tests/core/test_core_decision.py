@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 
@@ -59,7 +60,7 @@ def test_victims_follow_one_another_by_priority_while_the_shortage_lasts(scene: 
     scene.shortage()
     order = [records.wait() for _ in range(4)]
     assert [name(record.victim_name) for record in order] == ["a.service", "b.service", "c.service", ""]
-    for earlier, later in zip(order, order[1:3], strict=False):
+    for earlier, later in itertools.pairwise(order[:3]):
         assert earlier.memory_back_us <= later.signal_us, "the next one is chosen only when the memory is back"
     assert order[3].outcome == lib.OOMSLICE_OUTCOME_NO_CANDIDATE
 
