@@ -35,7 +35,10 @@ class Reply:
 
     @property
     def state(self) -> Any:
-        return self.message.state
+        """A copy, because a part of a cffi struct does not keep the whole alive."""
+        state = ffi.new("struct oomslice_core_state *")
+        state[0] = self.message.state
+        return state
 
 
 class Client:
