@@ -130,7 +130,8 @@ def main(arguments: Sequence[str]) -> int:
         for units in options.units:
             figures += reloads(machine, units, options.runs)
         system = machine.check(
-            ". /etc/os-release; echo $PRETTY_NAME, Linux $(uname -r), systemd $(systemctl --version | awk 'NR==1{print $2}')"
+            ". /etc/os-release; "
+            "echo $PRETTY_NAME, Linux $(uname -r), systemd $(systemctl --version | awk 'NR==1{print $2}')"
         )
     print(
         markdown(

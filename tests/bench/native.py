@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What can be measured on the machine itself, without a memory controller: the real core kills real processes in real
+cgroups, but the shortage is written into a meminfo file of ours. So these are the times of the kill path alone."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from pathlib import Path
+
+from tests.bench.figures import Figure
+from tests.core.rig import Core, Scene, Tree, build, cgroup2_mount
+
+HOLD = """
+import mmap, time
+memory = mmap.mmap(-1, {size} << 20)
+memory.write(b"x" * ({size} << 20))
+print(flush=True)
+time.sleep(1e6)
+"""
+
+
+def kills(runs: int, *, processes: int, hold_mb: int = 0) -> list[Figure]:
+    """From trigger to signal and to the end of a unit of `processes`, one of which holds `hold_mb` MiB."""
+    mount = cgroup2_mount()
+    if mount is None:
+        return []
+    signal: list[float] = []
+    death: list[float] = []
+    with tempfile.TemporaryDirectory() as directory:
+        program = build("static", Path(directory))
+        for run in range(runs):
+            inner = Path(directory) / str(run)
+            inner.mkdir()
+            core, tree = Core(program, inner, mount), Tree(mount)
+            try:
+                core.start()
+                scene = Scene(core, tree)
+                cgroup = scene.add("hog.service", -1, processes=processes)
+                if hold_mb:
+                    _hold(tree, cgroup, hold_mb)
+                records = scene.hand_over()
+                scene.shortage()
+                record = records.wait(30)
+                signal.append((record.signal_us - record.trigger_us) / 1000)
+                death.append((record.death_us - record.trigger_us) / 1000)
+            finally:
+                tree.close()
+                core.close()
+    what = f"{processes} process{'es' if processes > 1 else ''}" + (f", {hold_mb} MiB" if hold_mb else "")
+    return [
+        Figure(f"trigger to signal, {what}", "ms", tuple(signal)),
+        Figure(f"trigger to death, {what}", "ms", tuple(death)),
+    ]
+
+
+def _hold(tree: Tree, cgroup: Path, size: int) -> None:
+    script = 'echo $$ >"$0/cgroup.procs"; exec python3 -c "$1"'
+    child = subprocess.Popen(["sh", "-c", script, cgroup, HOLD.format(size=size)], stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    child.stdout.readline()
+    tree.children.append(child)
+
+
+def figures(runs: int) -> list[Figure]:
+    """All of them; none on a machine without cgroup v2."""
+    return [*kills(runs, processes=1), *kills(runs, processes=80), *kills(runs, processes=1, hold_mb=1024)]
