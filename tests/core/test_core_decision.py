@@ -250,3 +250,19 @@ def test_decisions_go_on_over_a_full_ring_and_are_counted(scene: Scene) -> None:
     wait_until(lambda: scene.core.poke().dropped >= 3)
     for index in range(lib.OOMSLICE_RING_SLOTS):
         assert name(records.wait().victim_name) == f"{index}.service"
+
+
+def test_cgroup_of_an_old_victim_wakes_nobody_any_more(scene: Scene) -> None:
+    unit = scene.add("a.service", processes=1)
+    scene.add("b.service", 0, lib.OOMSLICE_UNIT_PROTECTED)
+    records = scene.hand_over()
+    scene.shortage()
+    assert records.wait().outcome == lib.OOMSLICE_OUTCOME_FREED
+    scene.core.set_memory(8192)
+    scene.core.poke()
+    before = scene.core.poke().wakeups
+    scene.tree.populate(unit)  # systemd has started it again
+    (unit / "cgroup.kill").write_text("1", encoding="ascii")
+    wait_until(lambda: not scene.alive(unit))
+    time.sleep(0.2)
+    assert scene.core.poke().wakeups - before <= 3
