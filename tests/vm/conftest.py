@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""One booted machine for each kernel and amount of swap, shared by all scenarios that want such a one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .image import REPOSITORY, Image, image
+from .lab import Lab
+from .machine import Machine, installed_disk
+
+SCENARIO_TIMEOUT = 1200
+"""Seconds for one scenario, with the boot or even the making of the image that it may have to wait for."""
+
+NOT_PACKAGED = ("tests/", "tools/", ".ci/", ".cache/", "Makefile")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.vm)
+            item.add_marker(pytest.mark.timeout(SCENARIO_TIMEOUT))
+
+
+def package() -> Path:
+    """The Debian package of this tree: OOMSLICE_DEB if that is set, else dist/, built anew if a source is newer."""
+    if given := os.environ.get("OOMSLICE_DEB"):
+        return Path(given)
+    listing = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=REPOSITORY,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.splitlines()
+    sources = [REPOSITORY / name for name in listing if not name.startswith(NOT_PACKAGED)]
+    newest = max(source.stat().st_mtime for source in sources if source.exists())
+    built = sorted((REPOSITORY / "dist").glob("oomslice_*.deb"), key=lambda path: path.stat().st_mtime)
+    if built and built[-1].stat().st_mtime > newest:
+        return built[-1]
+    subprocess.run([REPOSITORY / "tools" / "build-deb"], cwd=REPOSITORY, check=True)
+    return max((REPOSITORY / "dist").glob("oomslice_*.deb"), key=lambda path: path.stat().st_mtime)
+
+
+@pytest.fixture(scope="session")
+def base() -> Image:
+    """The image of the machine, without oomslice."""
+    return image(print)
+
+
+@pytest.fixture(scope="session")
+def disk(base: Image) -> Path:
+    """The disk on which apt has installed the package."""
+    return installed_disk(base, package(), print)
+
+
+@pytest.fixture(scope="session", params=["stable-kernel", "newest-kernel"])
+def kernel(request: pytest.FixtureRequest, base: Image) -> str:
+    """trixie's own kernel (6.12) and the newest of trixie-backports."""
+    return base.kernels[0 if request.param == "stable-kernel" else -1]
+
+
+@pytest.fixture(scope="session", params=[0], ids=["no-swap"])
+def swap_mb(request: pytest.FixtureRequest) -> int:
+    """MiB of swap. A scenario that wants swap parametrises this."""
+    return int(request.param)
+
+
+@pytest.fixture(scope="session")
+def machine(base: Image, disk: Path, kernel: str, swap_mb: int) -> Iterator[Machine]:
+    """The booted machine."""
+    with Machine(base, kernel, disk=disk, swap_mb=swap_mb) as machine:
+        print(f"booted Linux {kernel} in {machine.boot_seconds:.0f} s")
+        yield machine
+
+
+@pytest.fixture
+def lab(machine: Machine) -> Iterator[Lab]:
+    """What one scenario uses of the machine; all it leaves behind is cleaned up."""
+    lab = Lab(machine)
+    lab.settle()
+    try:
+        yield lab
+    finally:
+        lab.clean_up()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    report = yield
+    machine = getattr(item, "funcargs", {}).get("machine")
+    if report.failed and isinstance(machine, Machine):
+        report.sections.append(("the machine", machine.diagnosis()))
+    return report

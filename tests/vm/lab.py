@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What a scenario does with a machine: drop-ins, services and hogs, and questions about decisions.
+
+Owns: everything a scenario leaves in the machine, and its removal. Asks oomslice the way an administrator would, over
+the system bus with busctl and with oomslicectl.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import Any
+
+from .machine import CommandError, Machine
+
+HOG = "/opt/vmtest/hog"
+SERVICE = "/opt/vmtest/service"
+SETTLED_MB = 64
+"""MemAvailable may differ from what it was by this much between scenarios."""
+
+
+class Lab:
+    """One scenario's hold on the machine."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.started_usec = 0
+        self.kernel_kills = 0
+        self._units: list[str] = []
+        self._files: list[str] = []
+
+    # Before and after
+
+    def settle(self) -> None:
+        """Wait until oomslice is up and armed, and note where the counters stand."""
+        self.machine.wait_for("oomslice is armed", self.armed, timeout=120, interval=0.5)
+        self.started_usec = int(self.machine.check("date +%s%6N"))
+        self.kernel_kills = self.machine.kernel_oom_kills()
+
+    def clean_up(self) -> None:
+        """Leave nothing of this scenario in the machine."""
+        machine = self.machine
+        if self._units:
+            units = " ".join(shlex.quote(unit) for unit in reversed(self._units))
+            machine.run(f"systemctl thaw {units} 2>/dev/null; systemctl kill -s KILL {units} 2>/dev/null; systemctl stop {units}")
+        for path in self._files:
+            machine.run(f"rm -f {shlex.quote(path)}; rmdir --ignore-fail-on-non-empty $(dirname {shlex.quote(path)})")
+        machine.check("systemctl daemon-reload; systemctl reset-failed; rm -rf /run/oomtest; mkdir -p /run/oomtest")
+        if any("oomslice.yaml" in path for path in self._files):
+            machine.check("systemctl reload oomsliced.service")
+        total = int(machine.check("grep MemTotal /proc/meminfo").split()[1]) // 1024
+        machine.wait_for("memory is free again", lambda: machine.available_mb() > total - 320, timeout=60)
+
+    # Settings
+
+    def drop_in(self, unit: str, settings: str) -> None:
+        """Write [X-OOMSlice] settings for a unit, as an administrator would. apply() makes them count."""
+        self.write(f"/etc/systemd/system/{unit}.d/50-oomslice.conf", f"[X-OOMSlice]\n{settings}\n")
+
+    def configure(self, text: str) -> None:
+        """Write a drop-in of oomslice.yaml and reload."""
+        self.write("/etc/oomslice/oomslice.yaml.d/50-test.yaml", text)
+        self.machine.check("systemctl reload oomsliced.service", timeout=120)
+
+    def write(self, path: str, text: str) -> None:
+        """Write a file that is removed after the scenario."""
+        self.machine.put(path, text)
+        self._files.append(path)
+
+    def daemon_reload(self) -> None:
+        """systemctl daemon-reload."""
+        self.machine.check("systemctl daemon-reload", timeout=120)
+
+    # Units
+
+    def start(self, unit: str, command: str, *, slice: str = "system.slice", **properties: str) -> None:
+        """Start a transient service that is stopped after the scenario."""
+        self._units.append(unit)
+        self.machine.start_service(unit, command, slice=slice, **properties)
+
+    def start_service(self, unit: str, mb: int, *, slice: str = "system.slice", **properties: str) -> None:
+        """Start a service that holds and uses `mb` MiB, and wait until it has them."""
+        self.machine.check("mkdir -p /run/oomtest")
+        self.start(unit, f"{SERVICE} {mb} /run/oomtest/{unit}", slice=slice, Type="notify", **properties)
+
+    def start_hog(self, unit: str, rate: int = 60, max_mb: int = 4000, children: int = 0, *, slice: str = "system.slice", wait_for: str = "", **properties: str) -> None:
+        """Start a service that grows by `rate` MiB/s, at once or as soon as the file /run/oomtest/`wait_for` is there."""
+        command = f"{HOG} {rate} {max_mb} {children}"
+        if wait_for:
+            command = f"/bin/sh -c 'until [ -e /run/oomtest/{wait_for} ]; do sleep 0.2; done; exec {command}'"
+        self.start(unit, command, slice=slice, **properties)
+
+    def go(self, name: str = "go") -> None:
+        """Let the hogs grow that wait for the file `name`."""
+        self.machine.check(f"mkdir -p /run/oomtest; touch /run/oomtest/{name}")
+
+    def lives(self, unit: str) -> bool:
+        """Whether the service still does its work: its count grows."""
+        path = f"/run/oomtest/{unit}"
+        before = self.machine.check(f"cat {path}")
+        return self.machine.active(unit) and bool(
+            self.machine.wait_for(f"{unit} goes on counting", lambda: self.machine.check(f"cat {path}") != before, 20)
+        )
+
+    def wait_until_dead(self, unit: str, timeout: float = 120.0) -> None:
+        """Wait until the unit has no process any more."""
+        self.machine.wait_for(f"{unit} is dead", lambda: not self.machine.active(unit), timeout, 0.2)
+
+    def kernel_killed(self) -> int:
+        """How many processes the kernel's own killer took since the scenario began."""
+        return self.machine.kernel_oom_kills() - self.kernel_kills
+
+    # Questions to oomslice
+
+    def busctl(self, *arguments: str) -> Any:
+        """The answer of org.oomslice1.Manager as plain Python values. `arguments` are the method and what it takes."""
+        words = " ".join(shlex.quote(argument) for argument in arguments)
+        text = self.machine.check(
+            f"busctl --system --json=short call org.oomslice1 /org/oomslice1 org.oomslice1.Manager {words}"
+        )
+        return plain(json.loads(text)["data"][0])
+
+    def property(self, name: str) -> Any:
+        """A property of org.oomslice1.Manager."""
+        text = self.machine.check(
+            f"busctl --system --json=short get-property org.oomslice1 /org/oomslice1 org.oomslice1.Manager {name}"
+        )
+        return plain(json.loads(text)["data"])
+
+    def armed(self) -> bool:
+        """Whether the daemon answers and the core has its newest plan."""
+        try:
+            state = self.property("State")
+        except CommandError:
+            return False
+        return bool(state["Armed"]) and not state["PlanError"]
+
+    def slice(self, unit: str) -> dict[str, Any]:
+        """What the plan says of a unit; empty if it is not in the plan."""
+        try:
+            settings: dict[str, Any] = self.busctl("GetSlice", "s", unit)
+        except CommandError:
+            return {}
+        return settings
+
+    def wait_planned(self, **priorities: int) -> None:
+        """Wait until the plan holds each unit with its priority. Names without suffix are services ("_" is "-")."""
+        for name, priority in priorities.items():
+            unit = unit_name(name)
+            self.machine.wait_for(
+                f"the plan has {unit} with priority {priority}",
+                lambda unit=unit, priority=priority: self.slice(unit).get("Priority") == priority,  # type: ignore[misc]
+                timeout=60,
+                interval=0.3,
+            )
+
+    def decisions(self) -> list[dict[str, Any]]:
+        """All decisions since the scenario began, oldest first, in full."""
+        rows = self.busctl("ListDecisions", "tu", str(self.started_usec), "0")
+        return [self.busctl("GetDecision", "s", row[0]) for row in reversed(rows)]
+
+    def victims(self) -> list[str]:
+        """Whom the decisions since the scenario began chose, in order."""
+        return [row[4] for row in reversed(self.busctl("ListDecisions", "tu", str(self.started_usec), "0"))]
+
+    def decision_about(self, unit: str, timeout: float = 60.0) -> dict[str, Any]:
+        """The one decision with this victim. Waits for it; fails if there is more than one."""
+        name = unit_name(unit)
+        found = self.machine.wait_for(
+            f"a decision about {name}",
+            lambda: [row for row in self.busctl("ListDecisions", "tu", str(self.started_usec), "0") if row[4] == name],
+            timeout,
+            0.5,
+        )
+        assert len(found) == 1, f"{name} is the victim of {len(found)} decisions: {found}"
+        decision: dict[str, Any] = self.busctl("GetDecision", "s", found[0][0])
+        return decision
+
+    def shown(self, id: str) -> dict[str, Any]:
+        """What `oomslicectl show --json` says of a decision."""
+        decision: dict[str, Any] = json.loads(self.machine.check(f"oomslicectl show --json {id}", timeout=120))
+        return decision
+
+    def assert_killed(self, unit: str, *, domain: str = "-.slice") -> dict[str, Any]:
+        """The unit was killed by oomslice, once, verifiably, and the kernel's own killer had no part in it."""
+        decision = self.decision_about(unit)
+        assert not self.machine.active(unit)
+        assert decision["outcome"] == "freed", decision
+        assert decision["carrier"] == "core"
+        assert decision["domain"] == domain
+        assert decision["step"] == "kill"
+        assert decision["bytes_freed"] > 0
+        times = [decision[f"{what}_usec"] for what in ("trigger", "decision", "signal", "death", "memory_back")]
+        assert all(times), decision
+        assert times[0] <= times[1] <= times[2] <= times[3], decision
+        verdicts = {name: verdict for name, _, _, _, verdict in decision["candidates"]}
+        assert verdicts[unit_name(unit)] == "chosen", decision["candidates"]
+        assert self.kernel_killed() == 0, "the kernel's own killer acted, too"
+        return decision
+
+    def priorities(self, decision: dict[str, Any]) -> dict[str, int]:
+        """Candidate -> priority, as the decision recorded them."""
+        return {name: priority for name, _, priority, _, _ in decision["candidates"]}
+
+
+def unit_name(name: str) -> str:
+    """A unit's full name: services may be named without their suffix."""
+    return name if name.endswith((".service", ".slice", ".scope")) else name.replace("_", "-") + ".service"
+
+
+def plain(value: Any) -> Any:
+    """busctl's JSON without the wrapping of variants."""
+    if isinstance(value, dict):
+        if set(value) == {"type", "data"}:
+            return plain(value["data"])
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    return value

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The Debian package in its life on a machine: installed, restarted, reinstalled, removed, purged, installed again.
+
+A machine of its own without oomslice, because what apt does here would be felt by every other scenario.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from .conftest import package
+from .image import Image
+from .machine import Machine
+
+UNITS = "oomslice-core.socket oomslice-core.service oomsliced.service"
+APT = "DEBIAN_FRONTEND=noninteractive apt-get -y -q"
+
+
+@pytest.fixture(scope="module")
+def bare(base: Image) -> Iterator[Machine]:
+    """A machine with what the package depends on, and the package at hand as /root/oomslice.deb."""
+    with Machine(base, base.kernels[0]) as machine:
+        machine.put("/root/oomslice.deb", package().read_bytes())
+        yield machine
+
+
+def install(machine: Machine, *options: str) -> str:
+    return machine.check(f"{APT} install {' '.join(options)} /root/oomslice.deb", timeout=300)
+
+
+def serving(machine: Machine) -> None:
+    """Both processes run and the bus is served, by processes that nothing has been refused to."""
+    machine.check(f"systemctl is-active {UNITS}")
+    machine.check("busctl --system call org.oomslice1 /org/oomslice1 org.oomslice1.Manager ListSlices")
+    assert machine.properties("oomslice-core.service", "NRestarts", "Result") == {"NRestarts": "0", "Result": "success"}
+    assert machine.properties("oomsliced.service", "NRestarts", "Result") == {"NRestarts": "0", "Result": "success"}
+
+
+def test_installing_enables_and_starts_all_of_it(bare: Machine) -> None:
+    install(bare)
+    bare.check(f"systemctl is-enabled {UNITS}")
+    serving(bare)
+    assert bare.check("stat -c '%U:%G %a' /run/oomslice/core.sock").split() == ["root:oomslice", "660"]
+    assert bare.check("stat -c '%U:%G %a' /var/lib/oomslice").split() == ["oomslice:oomslice", "750"]
+    assert bare.check("systemctl show -P ControlGroup oomsliced.service").strip() == "/oomslice.slice/oomsliced.service"
+    assert bare.check("cat /sys/fs/cgroup/oomslice.slice/memory.min").strip() == str(64 << 20)
+
+
+def test_systemd_of_the_machine_finds_nothing_wrong_with_the_units(bare: Machine) -> None:
+    said = bare.check(f"systemd-analyze verify --recursive-errors=no {UNITS} oomslice.slice 2>&1; true")
+    # The image has no manual pages.
+    assert [
+        line for line in said.splitlines() if "oomslice" in line and "man:" not in line and "'man " not in line
+    ] == []
+
+
+def test_journal_knows_the_catalog(bare: Machine) -> None:
+    assert "-- " in bare.check(
+        "journalctl --list-catalog | grep -i -A1 oomslice || journalctl --dump-catalog | grep -i oomslice"
+    )
+
+
+def test_sandboxes_refuse_nothing_that_is_needed(bare: Machine) -> None:
+    said = bare.check("journalctl -b --no-pager -u oomslice-core.service -u oomsliced.service")
+    for word in ("Operation not permitted", "Permission denied", "Read-only file system", "Traceback"):
+        assert word not in said, said
+    assert bare.run("dmesg | grep -i 'audit.*type=1326'").status != 0
+    # The locked memory, the real-time thread and the machine's triggers: `status` says what could not be had.
+    assert "oomslice-core" in bare.check("oomslicectl status")
+
+
+def test_restart_keeps_the_plan_of_the_core(bare: Machine) -> None:
+    bare.check("systemctl restart oomslice-core.service")
+    serving(bare)
+    bare.check("systemctl restart oomsliced.service")
+    serving(bare)
+    bare.check("systemctl reload oomsliced.service")
+    serving(bare)
+
+
+def test_reinstalling_restarts_both(bare: Machine) -> None:
+    before = bare.main_pid("oomslice-core.service"), bare.main_pid("oomsliced.service")
+    install(bare, "--reinstall")
+    serving(bare)
+    after = bare.main_pid("oomslice-core.service"), bare.main_pid("oomsliced.service")
+    assert before[0] != after[0] and before[1] != after[1]
+
+
+def test_removing_stops_all_and_keeps_the_decisions(bare: Machine) -> None:
+    bare.check(f"{APT} remove oomslice", timeout=120)
+    assert bare.run(f"systemctl is-active {UNITS}").status != 0
+    assert bare.run("pgrep -f /usr/lib/oomslice/").status != 0
+    bare.check("test -e /var/lib/oomslice/decisions.sqlite && test ! -e /run/oomslice/core.sock")
+
+
+def test_purging_leaves_nothing_but_the_user(bare: Machine) -> None:
+    bare.check("dpkg --purge oomslice", timeout=120)
+    left = bare.check(
+        "find / -xdev \\( -name '*oomslice*' -o -name 'dbus-org.oomslice1*' \\) -not -path '/proc/*' -not -path '/root/*'"
+    )
+    assert left.split() == []
+    assert bare.check("systemctl list-units --all --no-legend 'oomslice*'").split() == []
+    bare.check("getent passwd oomslice")
+
+
+def test_installing_again_works(bare: Machine) -> None:
+    install(bare)
+    serving(bare)
