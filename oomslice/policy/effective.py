@@ -4,7 +4,8 @@
 Pure: the result depends on the values given and on nothing else, not even on their order.
 
 Own settings come first, then the tier they name, then the rules that match (later ones first, each over its own tier).
-Priority, Protect and DryRun go down the tree to whoever does not set them. Below a cgroup that was delegated to someone
+Priority, Protect and DryRun go down the tree to whoever does not set them. A priority from the rules that come with
+oomslice gives way to one that the administrator wrote for an ancestor. Below a cgroup that was delegated to someone
 other than root, no priority is above that of the delegated unit, and marks that he can set himself count for nothing.
 """
 
@@ -47,6 +48,8 @@ AVOID_BONUS = 100
 """What ManagedOOMPreference=avoid adds to a priority that is not set in the unit's own files."""
 
 DEFAULT = "default"
+SHIPPED = "/usr/"
+"""Where the files of packages are; what an administrator writes is elsewhere."""
 ROOT = "/"
 
 
@@ -63,8 +66,8 @@ class _Node:
     held: bool = False
     """below a cgroup delegated to someone other than root"""
     ceiling: int = PRIORITY_MAX
-    inherited: dict[str, tuple[Any, str]] = field(default_factory=dict)
-    """what children get: field -> value and name of the unit that has it"""
+    inherited: dict[str, tuple[Any, str, bool]] = field(default_factory=dict)
+    """what children get: field -> value, name of the unit that has it, and whether the administrator wrote it"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,8 @@ class _Layered:
     origins: Mapping[str, str]
     own: frozenset[str]
     """fields set by the unit's files, or by the tier they name"""
+    shipped: frozenset[str]
+    """fields set by a rule below /usr, or by the tier it names"""
 
 
 def effective(
@@ -168,6 +173,7 @@ class _Layers:
 
     def of(self, node: _Node, own: UnitSettings | None) -> _Layered:
         layers: list[tuple[UnitSettings, str]] = []
+        shipped_layers: set[int] = set()
         if own is not None:
             layers.append((own, "own"))
             layers += self._tier(own, complain=True)
@@ -176,12 +182,16 @@ class _Layers:
         for matcher, rule in self._rules:
             glob = matcher.match(node.name) if rule.manager == manager else None
             if glob is not None:
+                first = len(layers)
                 layers.append((rule.settings, f"rule {glob}"))
                 layers += self._tier(rule.settings, complain=False)
+                if rule.source.file.startswith(SHIPPED):
+                    shipped_layers.update(range(first, len(layers)))
         values: dict[str, Any] = {}
         origins: dict[str, str] = {}
         sources: dict[str, Source] = {}
         set_by_own: set[str] = set()
+        shipped: set[str] = set()
         for number, (settings, origin) in enumerate(layers):
             for name in SETTING_NAMES:
                 value = getattr(settings, name)
@@ -195,7 +205,10 @@ class _Layers:
                 origins[name] = f"own ({place})" if origin == "own" and place else origin
                 if number < own_layers:
                     set_by_own.add(name)
-        return _Layered(UnitSettings(**values, sources=MappingProxyType(sources)), origins, frozenset(set_by_own))
+                if number in shipped_layers:
+                    shipped.add(name)
+        settings_ = UnitSettings(**values, sources=MappingProxyType(sources))
+        return _Layered(settings_, origins, frozenset(set_by_own), frozenset(shipped))
 
     def _tier(self, settings: UnitSettings, *, complain: bool) -> list[tuple[UnitSettings, str]]:
         if settings.tier is None:
@@ -236,9 +249,11 @@ def _policy_unit(node: _Node, above: _Node | None, layered: _Layered, *, self_: 
     origins: dict[str, str] = {}
     for name, default in (("priority", 0), ("protect", False), ("dry_run", False)):
         value = getattr(layered.settings, name)
+        if name == "priority" and name in layered.shipped and name in inherited and inherited[name][2]:
+            value = None
         if value is not None:
             values[name], origins[name] = value, layered.origins[name]
-            node.inherited[name] = (value, node.name)
+            node.inherited[name] = (value, node.name, name not in layered.shipped)
         elif name in inherited:
             node.inherited[name] = inherited[name]
             values[name], origins[name] = inherited[name][0], f"inherited from {inherited[name][1]}"
@@ -250,7 +265,7 @@ def _policy_unit(node: _Node, above: _Node | None, layered: _Layered, *, self_: 
         if values["priority"] > node.ceiling:
             values["priority"] = node.ceiling
             origins["priority"] += f", held to the {node.ceiling} of the user manager"
-            node.inherited["priority"] = (node.ceiling, node.name)
+            node.inherited["priority"] = (node.ceiling, node.name, True)
     candidate = _is_candidate(node)
     _honour_preference(node, candidate, layered, values, origins)
     set_ = {name: value for name, value in values.items() if origins[name] != DEFAULT}
@@ -282,7 +297,7 @@ def _policy_unit(node: _Node, above: _Node | None, layered: _Layered, *, self_: 
 
 def _handed_down(manager: _Node) -> int:
     """The priority that a delegated unit hands down, which nothing below it may pass."""
-    value: int = manager.inherited.get("priority", (0, ""))[0]
+    value: int = manager.inherited.get("priority", (0, "", False))[0]
     return value
 
 

@@ -168,6 +168,34 @@ def test_own_over_tier_over_rules(
     assert machine.problems == ()
 
 
+SHIPPED_FILE = "/usr/lib/oomslice/oomslice.yaml"
+SHIPPED = Rule(("hog.service",), UnitSettings(priority=-50), source=Source(SHIPPED_FILE, 9))
+
+
+@pytest.mark.parametrize(
+    ("settings", "rules", "priority", "origin"),
+    [
+        ({}, [SHIPPED], -50, "rule hog.service"),
+        # what the administrator wrote for a slice is not undone by a package
+        ({"low.slice": own(priority=300)}, [SHIPPED], 300, "inherited from low.slice"),
+        ({}, [SHIPPED, rule("low.slice", priority=300)], 300, "inherited from low.slice"),
+        ({"hog.service": own(priority=1)}, [SHIPPED], 1, "own (/etc/a.conf:2)"),
+        # but two words of packages are like any two: the nearer one holds
+        (
+            {},
+            [SHIPPED, Rule(("low.slice",), UnitSettings(priority=9), source=Source(SHIPPED_FILE, 1))],
+            -50,
+            "rule hog.service",
+        ),
+    ],
+)
+def test_shipped_rules_give_way_to_what_the_administrator_wrote_for_an_ancestor(
+    settings: dict[str, UnitSettings], rules: list[Rule], priority: int, origin: str
+) -> None:
+    machine = Machine(LOW, settings, rules)
+    assert machine.priority(HOG) == (priority, origin)
+
+
 def test_other_keys_come_from_the_same_layers_but_are_not_inherited() -> None:
     machine = Machine(
         LOW,
