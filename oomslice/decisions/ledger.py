@@ -30,6 +30,8 @@ RECORDS_MAX = 100_000
 """Records read at once: a log that fills faster than it is read must not hold us."""
 SETTLE_S = 0.25
 """From the counter to the log line, and between the lines of one kill. The kernel counts first and logs then."""
+AGAIN_S = 1.0
+"""Between two looks at the log while a counted kill waits for its line."""
 EXPLAIN_S = 5.0
 """How long a counted kill waits for its line in the log."""
 ROOT_SLICE = "-.slice"
@@ -84,6 +86,7 @@ class KillLedger:
         self._pending: list[Decision] = []
         self._noted: dict[int, int] | None = None
         """the counters as they stand in the store"""
+        self._open_log()
 
     @property
     def log_readable(self) -> bool:
@@ -125,7 +128,7 @@ class KillLedger:
                 return new, 0.0
             if self._parser.open_sequence is not None:
                 return new, SETTLE_S
-            return new, EXPLAIN_S if self._unexplained else None
+            return new, AGAIN_S if self._unexplained else None
 
     def close(self) -> None:
         """Closes the log. What happens from now on is found by the next account."""
@@ -168,7 +171,11 @@ class KillLedger:
             if self._known is not None:
                 # Not there the last time: all it counted happened since, and its ancestors counted it as well.
                 self._counters[id] = self._known.get(id, 0)
+            elif self._units and not unit.parent:
+                # A topmost one that is new, so all it counted is.
+                self._counters[id] = 0
             else:
+                # What a new unit below another counted is found in the other's counter.
                 self._counters[id] = oom_kills(self._root + unit.path) or 0
         if units:
             self._known = None
@@ -228,7 +235,8 @@ class KillLedger:
         """Decisions for kills that the log says nothing of."""
         decisions = []
         for id, entry in list(self._unexplained.items()):
-            if self.log_readable and now - entry.since < EXPLAIN_S:
+            # A line that is being put together may be the one that is waited for.
+            if self.log_readable and (now - entry.since < EXPLAIN_S or self._parser.open_sequence is not None):
                 continue
             unit = entry.unit
             del self._unexplained[id]

@@ -112,7 +112,7 @@ class DecisionStore:
         """How many decisions are kept. Raises StoreError."""
         return self._run(lambda connection: int(connection.execute("SELECT count(*) FROM decisions").fetchone()[0]))
 
-    def unannounced(self, limit: int = 100) -> List[Decision]:
+    def unannounced(self, limit: int = 1000) -> List[Decision]:
         """Decisions nobody was told of yet, oldest first. Raises StoreError."""
         return self._select("WHERE announced = 0 ORDER BY number LIMIT ?", _integer(limit))
 

@@ -23,6 +23,7 @@ from tests.bus import rig
 from tests.bus.rig import FixedBackend, PrivateBus, busctl, call
 
 pytestmark = pytest.mark.bus
+Behaviour = Callable[[socket.socket], Coroutine[Any, Any, None]]
 
 
 @contextlib.asynccontextmanager
@@ -177,7 +178,7 @@ def test_a_second_daemon_waits_for_the_name(bus: PrivateBus, backend: FixedBacke
 
 
 @contextlib.asynccontextmanager
-async def false_bus(directory: Path, behave: Callable[[socket.socket], Coroutine[Any, Any, None]]) -> AsyncIterator[str]:
+async def false_bus(directory: Path, behave: Behaviour) -> AsyncIterator[str]:
     """Something at a bus address that does not behave like one; takes connections until the end."""
     path = directory / "false"
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -250,9 +251,7 @@ async def lose_the_plot(peer: socket.socket) -> None:
         (lose_the_plot, "closed the connection"),
     ],
 )
-def test_a_false_bus_is_given_up_in_time(
-    bus_directory: Path, behave: Callable[[socket.socket], Coroutine[Any, Any, None]], sentence: str
-) -> None:
+def test_a_false_bus_is_given_up_in_time(bus_directory: Path, behave: Behaviour, sentence: str) -> None:
     async def main() -> None:
         async with false_bus(bus_directory, behave) as address:
             started = time.monotonic()

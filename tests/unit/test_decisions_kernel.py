@@ -375,6 +375,15 @@ def test_a_unit_that_is_gone_is_counted_for_its_slice(machine: Machine) -> None:
     assert made.victim == "low.slice"
 
 
+def test_what_a_new_topmost_cgroup_counted_before_it_was_known_is_told(machine: Machine) -> None:
+    machine.log_allowed = False
+    machine.restart()
+    machine.settle()
+    machine.add_unit("/new.slice")
+    machine.count("/new.slice")
+    assert [item.victim for item in machine.settle_all()] == ["new.slice"]
+
+
 def test_a_new_unit_is_not_counted_twice(machine: Machine) -> None:
     machine.log_allowed = False
     machine.restart()
@@ -417,13 +426,38 @@ def test_kills_before_the_first_start_of_a_boot_are_known_from_the_log(
 
 
 def test_a_death_while_a_kill_is_half_read_loses_nothing(machine: Machine) -> None:
+    hog_dies(machine)
     machine.count("/low.slice/hog.service", 3)
     machine.log(LIMIT, killed(72), "Tasks in /low.slice/hog.service are going to be killed due to memory.oom.group set")
-    assert machine.settle() == []
+    assert [item.pids for item in machine.settle()] == [(71,)]
     machine.restart()
     machine.log(killed(72), killed(73))
     (made,) = machine.settle_all()
-    assert made.pids == (72, 73) and machine.store.count() == 1
+    assert made.pids == (72, 73) and machine.store.count() == 2
+
+
+def test_a_kill_in_the_middle_of_an_account_is_told_once(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = 0
+
+    def then_a_kill(name: str) -> None:
+        step = getattr(machine.ledger, name)
+
+        def wrapped() -> object:
+            nonlocal steps
+            result = step()
+            steps += 1
+            if steps == 1:
+                hog_dies(machine)
+            return result
+
+        monkeypatch.setattr(machine.ledger, name, wrapped)
+
+    then_a_kill("_count")
+    then_a_kill("_read_log")
+    assert [item.extra["source"] for item in machine.settle_all()] == ["kernel-log"]
+    machine.settle(EXPLAIN_S)
+    machine.settle(EXPLAIN_S)
+    assert machine.store.count() == 1
 
 
 def test_a_death_before_a_counted_kill_is_told_loses_nothing(machine: Machine) -> None:
