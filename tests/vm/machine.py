@@ -8,6 +8,7 @@ QEMU outlives its Machine. Only the standard library is imported, because `make 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -75,6 +76,7 @@ class Machine:
         self.keep = keep
         self.kernel_arguments = kernel_arguments
         self.boot_seconds = 0.0
+        self._turn: int | None = None
         self._directory = Path(tempfile.mkdtemp(prefix="oomslice-vm-"))
         self._process: subprocess.Popen[bytes] | None = None
         self._agent: socket.socket | None = None
@@ -82,6 +84,7 @@ class Machine:
 
     def __enter__(self) -> Machine:
         try:
+            self._take_turn()
             self._boot()
         except BaseException:
             self.__exit__(None, None, None)
@@ -99,9 +102,18 @@ class Machine:
                 self._process.send_signal(signal.SIGKILL)
             self._process.wait()
             self._process = None
+        if self._turn is not None:
+            os.close(self._turn)
+            self._turn = None
         shutil.rmtree(self._directory, ignore_errors=True)
 
     # Boot and end
+
+    def _take_turn(self) -> None:
+        """Emulation takes all processors: two machines at once would only make both too slow. So one waits."""
+        CACHE.mkdir(parents=True, exist_ok=True)
+        self._turn = os.open(CACHE / "turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+        fcntl.flock(self._turn, fcntl.LOCK_EX)
 
     def _boot(self) -> None:
         started = time.monotonic()
