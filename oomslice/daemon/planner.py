@@ -69,7 +69,9 @@ class Planner:
     def reload(self) -> None:
         """Reads the YAML again. If it has errors and there is a good one, that one stays; the errors are kept."""
         self._settings.clear()
-        configuration, problems = parse_configuration(read_configuration(self._root))
+        unreadable: list[Problem] = []
+        configuration, found = parse_configuration(read_configuration(self._root, unreadable))
+        problems = (*unreadable, *found)
         self._configuration_problems = problems
         broken = any(problem.severity is Severity.ERROR for problem in problems)
         if self._configuration is None or not broken:

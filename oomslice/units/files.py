@@ -63,11 +63,15 @@ def read_configuration(root: Path = Path("/"), problems: list[Problem] | None = 
             files.append((path, read_text(root / path.lstrip("/"))))
         except OSError as error:
             problems.append(_unreadable(path, error))
+    for path, instead in locate.masked_files(listing):
+        if path.startswith("/usr/"):
+            message = f"takes the place of {path}: nothing of that holds, the protection of what a machine needs included"
+            problems.append(Problem(Source(instead, 0), "", "", "", message, Severity.NOTICE))
     return files
 
 
 def read_text(path: Path) -> str:
-    """A regular file of at most FILE_SIZE_MAX bytes; what is not UTF-8 becomes U+FFFD. Raises OSError.
+    """A regular file of at most FILE_SIZE_MAX bytes; what is not UTF-8 becomes surrogates. Raises OSError.
 
     A link to /dev/null is an empty file: that is how systemd's files are masked.
     """

@@ -131,3 +131,15 @@ def test_configuration_that_cannot_be_read_is_a_problem_and_the_rest_is_read(tmp
 def test_machine_without_any_configuration_has_none(tmp_path: Path) -> None:
     problems: list[Problem] = []
     assert read_configuration(tmp_path, problems) == [] and problems == []
+
+
+def test_a_file_that_takes_the_place_of_a_shipped_one_is_said_as_a_notice(tmp_path: Path) -> None:
+    write(tmp_path, "/usr/lib/oomslice/oomslice.yaml", b"rules: []\n")
+    write(tmp_path, "/etc/oomslice/oomslice.yaml", b"machine: {}\n")
+    problems: list[Problem] = []
+    files = read_configuration(tmp_path, problems)
+    assert files == [("/etc/oomslice/oomslice.yaml", "machine: {}\n")]
+    (problem,) = problems
+    assert problem.severity is Severity.NOTICE
+    assert problem.source.file == "/etc/oomslice/oomslice.yaml"
+    assert "/usr/lib/oomslice/oomslice.yaml" in problem.message
