@@ -246,7 +246,7 @@ class DecisionStore:
         self._close()
         aside = self.path.with_name(self.path.name + ".damaged")
         try:
-            # The file itself last: a log left beside a new file would be played into that.
+            # With its logs, if SQLite left any: whoever looks at it wants all of it.
             for suffix in ("-wal", "-shm", ""):
                 with contextlib.suppress(FileNotFoundError):
                     os.replace(self.path.with_name(self.path.name + suffix), aside.with_name(aside.name + suffix))

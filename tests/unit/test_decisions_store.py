@@ -154,22 +154,14 @@ def test_damage_that_is_met_later_is_replaced_too(path: Path) -> None:
         assert store.problems
 
 
-def test_the_log_of_a_damaged_file_is_not_played_into_the_new_one(path: Path, tmp_path: Path) -> None:
+def test_a_log_without_its_file_is_not_played_into_a_new_one(path: Path, tmp_path: Path) -> None:
     live = tmp_path / "live.sqlite"
-    with DecisionStore(live, 1000) as store:
-        for number in range(50):
-            store.add(decision(number, extra={"x": "y" * 1000}))
-        store.close()
-        store.add(decision(99, extra={"x": "y" * 50_000}))
-        # As after a power cut: the file and a log of its last change.
+    with DecisionStore(live, 10) as store:
+        store.add(decision(99))
         shutil.copy(live.with_name(live.name + "-wal"), path.with_name(path.name + "-wal"))
-        data = bytearray(live.read_bytes())
-        data[4096:] = os.urandom(len(data) - 4096)
-        path.write_bytes(data)
-    with DecisionStore(path, 1000) as store:
-        assert store.add(decision(1)) and store.problems
+    with DecisionStore(path, 10) as store:
+        assert store.count() == 0 and store.add(decision(1))
         assert [item.id for item in store.list(0, 100)] == ["ring-1"]
-        assert path.with_name(path.name + ".damaged-wal").exists()
 
 
 def test_a_store_of_a_newer_version_is_kept_aside(path: Path) -> None:
