@@ -64,8 +64,9 @@ def read_configuration(root: Path = Path("/"), problems: list[Problem] | None = 
         except OSError as error:
             problems.append(_unreadable(path, error))
     for path, instead in locate.masked_files(listing):
-        if path.startswith("/usr/"):
-            message = f"takes the place of {path}: nothing of that holds, the protection of what a machine needs included"
+        # Drop-ins are masked on purpose; writing /etc/oomslice/oomslice.yaml for one key is an easy mistake.
+        if path.startswith("/usr/") and path.endswith("/" + locate.MAIN_FILE):
+            message = f"takes the place of {path}: nothing in it holds, protection of what a machine needs included"
             problems.append(Problem(Source(instead, 0), "", "", "", message, Severity.NOTICE))
     return files
 
