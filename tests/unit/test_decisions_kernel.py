@@ -436,10 +436,10 @@ def test_a_death_while_a_kill_is_half_read_loses_nothing(machine: Machine) -> No
     assert made.pids == (72, 73) and machine.store.count() == 2
 
 
-def test_a_kill_in_the_middle_of_an_account_is_told_once(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kills_in_the_middle_of_an_account_are_told_once(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = 0
 
-    def then_a_kill(name: str) -> None:
+    def then_kills(name: str) -> None:
         step = getattr(machine.ledger, name)
 
         def wrapped() -> object:
@@ -448,15 +448,25 @@ def test_a_kill_in_the_middle_of_an_account_is_told_once(machine: Machine, monke
             steps += 1
             if steps == 1:
                 hog_dies(machine)
+                hog_dies(machine)
             return result
 
         monkeypatch.setattr(machine.ledger, name, wrapped)
 
-    then_a_kill("_count")
-    then_a_kill("_read_log")
+    then_kills("_count")
+    then_kills("_read_log")
+    assert [item.extra["source"] for item in machine.settle_all()] == ["kernel-log"] * 2
+    machine.settle(EXPLAIN_S)
+    machine.settle(EXPLAIN_S)
+    assert machine.store.count() == 2
+
+
+def test_a_line_that_comes_at_the_last_moment_is_still_the_one(machine: Machine) -> None:
+    machine.count("/low.slice/hog.service")
+    assert machine.settle() == []
+    machine.log(GLOBAL, GLOBAL_KILLED)
+    assert machine.settle(EXPLAIN_S) == []
     assert [item.extra["source"] for item in machine.settle_all()] == ["kernel-log"]
-    machine.settle(EXPLAIN_S)
-    machine.settle(EXPLAIN_S)
     assert machine.store.count() == 1
 
 
