@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <stddef.h>
+#include <string.h>
 
 #include "held.h"
 #include "lock.h"
@@ -137,6 +138,19 @@ static void add(struct oomslice_sample *sample, int32_t unit, uint64_t cgroup_id
         measure(sample, candidate, false);
 }
 
+/*
+ * Whose settings a unit has that is younger than the plan: its own, if it ran when the plan was made and was only
+ * started anew since; else those of the slice that it is in.
+ */
+static const struct oomslice_plan_unit *settings_of(const struct oomslice_plan *plan,
+                                                    const struct oomslice_unplanned *extra) {
+        for (int32_t i = extra->heir_of + 1; i < (int32_t)plan->header->units_count; i++)
+                if (plan->units[i].parent == extra->heir_of &&
+                    strcmp(oomslice_plan_name(plan, i), extra->name) == 0)
+                        return &plan->units[i];
+        return &plan->units[extra->heir_of];
+}
+
 static void collect(struct oomslice_sample *sample, oomslice_sample_tried_fn tried, void *context) {
         const struct oomslice_plan *plan = &sample->force->plan;
         int32_t top = sample->domain->unit;
@@ -151,10 +165,10 @@ static void collect(struct oomslice_sample *sample, oomslice_sample_tried_fn tri
         sample->unplanned_count = oomslice_unplanned_find(sample->force, top, sample->unplanned);
         for (uint32_t i = 0; i < sample->unplanned_count; i++) {
                 const struct oomslice_unplanned *extra = &sample->unplanned[i];
-                const struct oomslice_plan_unit *heir_of = &plan->units[extra->heir_of];
+                const struct oomslice_plan_unit *settings = settings_of(plan, extra);
 
-                add(sample, (int32_t)(plan->header->units_count + i), extra->cgroup_id, heir_of->priority,
-                    heir_of->flags | OOMSLICE_UNIT_CANDIDATE, tried(extra->cgroup_id, context));
+                add(sample, (int32_t)(plan->header->units_count + i), extra->cgroup_id, settings->priority,
+                    settings->flags | OOMSLICE_UNIT_CANDIDATE, tried(extra->cgroup_id, context));
         }
 }
 

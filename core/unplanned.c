@@ -46,6 +46,12 @@ static bool is_searched(const char *name) {
         return ends_with(name, ".slice") || (strncmp(name, "user@", 5) == 0 && ends_with(name, ".service"));
 }
 
+/* systemd's units that have a cgroup but, between their helpers, no process: not worth opening six files each. */
+static bool is_skipped(const char *name) {
+        return name[0] == '.' || strcmp(name, "init.scope") == 0 || ends_with(name, ".mount") ||
+               ends_with(name, ".socket") || ends_with(name, ".swap");
+}
+
 static void search_directory(struct search *search, int directory, int32_t heir_of, uint32_t depth);
 
 static void visit(struct search *search, int directory, const struct entry *entry, int32_t heir_of,
@@ -55,8 +61,8 @@ static void visit(struct search *search, int directory, const struct entry *entr
         uint64_t id;
         int fd;
 
-        if (entry->type != DT_DIR || entry->name[0] == '.' || strcmp(entry->name, "init.scope") == 0 ||
-            length >= sizeof(unplanned->name) || oomslice_force_find(search->force, entry->inode) >= 0)
+        if (entry->type != DT_DIR || is_skipped(entry->name) || length >= sizeof(unplanned->name) ||
+            oomslice_force_find(search->force, entry->inode) >= 0)
                 return;
         fd = openat(directory, entry->name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
         if (fd < 0)
@@ -66,10 +72,15 @@ static void visit(struct search *search, int directory, const struct entry *entr
                         search_directory(search, fd, heir_of, depth + 1);
         } else if (oomslice_cgroup_id(fd, &id) == 0 && oomslice_force_find(search->force, id) < 0 &&
                    oomslice_held_open(&unplanned->held, fd, true) == 0) {
-                unplanned->cgroup_id = id;
-                unplanned->heir_of = heir_of;
-                memcpy(unplanned->name, entry->name, length + 1);
-                search->count++;
+                if (oomslice_held_populated(unplanned->held.events) == 0) {
+                        oomslice_held_close(
+                                &unplanned->held); /* nothing to kill: not worth one of the places */
+                } else {
+                        unplanned->cgroup_id = id;
+                        unplanned->heir_of = heir_of;
+                        memcpy(unplanned->name, entry->name, length + 1);
+                        search->count++;
+                }
         }
         close(fd);
 }

@@ -151,9 +151,9 @@ def test_empty_and_removed_units_are_passed_over(scene: Scene) -> None:
     assert verdicts(record)[gone_id] == "gone"
 
 
-def test_new_cgroup_of_an_old_name_is_not_taken_for_the_planned_one(scene: Scene) -> None:
+def test_unit_started_anew_since_the_plan_keeps_its_settings_but_is_another_cgroup(scene: Scene) -> None:
     planned = scene.add("a.service", -100)
-    scene.add("b.service", 0, processes=1)
+    scene.add("b.service", -50, processes=1)
     planned_id = os.stat(planned).st_ino
     scene.units[0].priority = 500  # what an unplanned child of the root inherits
     records = scene.hand_over()
@@ -162,8 +162,35 @@ def test_new_cgroup_of_an_old_name_is_not_taken_for_the_planned_one(scene: Scene
     scene.tree.populate(again)
     scene.shortage()
     record = records.wait()
-    assert name(record.victim_name) == "b.service"
+    assert name(record.victim_name) == "a.service"
+    assert record.victim_cgroup_id == os.stat(again).st_ino != planned_id
+    assert record.victim_priority == -100
     assert verdicts(record)[planned_id] == "gone"
+
+
+def test_protected_unit_started_anew_since_the_plan_is_still_protected(scene: Scene) -> None:
+    planned = scene.add("sshd.service", 0, lib.OOMSLICE_UNIT_PROTECTED)
+    scene.add("b.service", 100, processes=1)
+    records = scene.hand_over()
+    planned.rmdir()
+    again = scene.tree.make("sshd.service")
+    scene.tree.populate(again)
+    scene.shortage()
+    record = records.wait()
+    assert name(record.victim_name) == "b.service"
+    assert verdicts(record)[os.stat(again).st_ino] == "protected"
+    assert scene.alive(again) == 1
+
+
+def test_mount_units_and_empty_cgroups_are_no_candidates_when_they_are_younger(scene: Scene) -> None:
+    scene.add("b.service", 100, processes=1)
+    records = scene.hand_over()
+    scene.tree.make("empty.service")
+    scene.tree.populate(scene.tree.make("tmp.mount"))
+    scene.shortage()
+    record = records.wait()
+    assert name(record.victim_name) == "b.service"
+    assert record.candidates_total == 1
 
 
 def test_cgroups_below_a_unit_die_with_it(scene: Scene) -> None:
