@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,8 +14,8 @@ from .image import REPOSITORY, Image, image
 from .lab import Lab
 from .machine import Machine, installed_disk
 
-SCENARIO_TIMEOUT = 1200
-"""Seconds for one scenario, with the boot or even the making of the image that it may have to wait for."""
+SCENARIO_TIMEOUT = 3600
+"""Seconds: a backstop. One scenario may have to wait for the image, the package, its turn and the boot."""
 
 NOT_PACKAGED = ("tests/", "tools/", ".ci/", ".cache/", "Makefile")
 
@@ -91,7 +91,8 @@ def lab(machine: Machine) -> Iterator[Lab]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failure comes with what the machine has to say."""
     report = yield
     machine = getattr(item, "funcargs", {}).get("machine")
     if report.failed and isinstance(machine, Machine):

@@ -42,10 +42,13 @@ class Lab:
         machine = self.machine
         if self._units:
             units = " ".join(shlex.quote(unit) for unit in reversed(self._units))
-            machine.run(f"systemctl thaw {units} 2>/dev/null; systemctl kill -s KILL {units} 2>/dev/null; systemctl stop {units}")
+            machine.run(f"systemctl kill -s KILL {units} 2>/dev/null; systemctl stop {units}")
         for path in self._files:
             machine.run(f"rm -f {shlex.quote(path)}; rmdir --ignore-fail-on-non-empty $(dirname {shlex.quote(path)})")
-        machine.check("systemctl daemon-reload; systemctl reset-failed; rm -rf /run/oomtest; mkdir -p /run/oomtest")
+        machine.check(
+            "rm -rf /home/tester/.config /run/oomtest; mkdir -p /run/oomtest;"
+            " systemctl daemon-reload; systemctl reset-failed"
+        )
         if any("oomslice.yaml" in path for path in self._files):
             machine.check("systemctl reload oomsliced.service")
         total = int(machine.check("grep MemTotal /proc/meminfo").split()[1]) // 1024
@@ -83,8 +86,18 @@ class Lab:
         self.machine.check("mkdir -p /run/oomtest")
         self.start(unit, f"{SERVICE} {mb} /run/oomtest/{unit}", slice=slice, Type="notify", **properties)
 
-    def start_hog(self, unit: str, rate: int = 60, max_mb: int = 4000, children: int = 0, *, slice: str = "system.slice", wait_for: str = "", **properties: str) -> None:
-        """Start a service that grows by `rate` MiB/s, at once or as soon as the file /run/oomtest/`wait_for` is there."""
+    def start_hog(
+        self,
+        unit: str,
+        rate: int = 60,
+        max_mb: int = 4000,
+        children: int = 0,
+        *,
+        slice: str = "system.slice",
+        wait_for: str = "",
+        **properties: str,
+    ) -> None:
+        """Start a service that grows by `rate` MiB/s, at once or as soon as go(`wait_for`) was called."""
         command = f"{HOG} {rate} {max_mb} {children}"
         if wait_for:
             command = f"/bin/sh -c 'until [ -e /run/oomtest/{wait_for} ]; do sleep 0.2; done; exec {command}'"
@@ -105,6 +118,19 @@ class Lab:
     def wait_until_dead(self, unit: str, timeout: float = 120.0) -> None:
         """Wait until the unit has no process any more."""
         self.machine.wait_for(f"{unit} is dead", lambda: not self.machine.active(unit), timeout, 0.2)
+
+    # A user
+
+    def start_user_manager(self) -> None:
+        """The user manager of the user "tester", as a login would start it."""
+        self._units.append("user@1000.service")
+        self.machine.check("systemctl start user@1000.service", timeout=120)
+
+    def as_user(self, command: str) -> str:
+        """What a command prints that "tester" runs."""
+        return self.machine.run(
+            f"runuser -u tester -- env XDG_RUNTIME_DIR=/run/user/1000 HOME=/home/tester sh -c {shlex.quote(command)}"
+        ).out
 
     def kernel_killed(self) -> int:
         """How many processes the kernel's own killer took since the scenario began."""

@@ -2,7 +2,7 @@
 """One emulated machine: boot it, run commands in it, look at what its kernel did.
 
 Owns: QEMU's command line, the protocol of the agent inside (programs/agent.c) and the console log. Promises that no
-QEMU outlives its Machine. Only the standard library is imported, because `make demo` runs this with the system's Python.
+QEMU outlives its Machine. Only the standard library is imported: `make demo` runs this with the system's Python.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Machine:
         self.keep = keep
         self.kernel_arguments = kernel_arguments
         self.boot_seconds = 0.0
-        self._turn: int | None = None
+        self._has_turn = False
         self._directory = Path(tempfile.mkdtemp(prefix="oomslice-vm-"))
         self._process: subprocess.Popen[bytes] | None = None
         self._agent: socket.socket | None = None
@@ -84,7 +84,8 @@ class Machine:
 
     def __enter__(self) -> Machine:
         try:
-            self._take_turn()
+            _take_turn()
+            self._has_turn = True
             self._boot()
         except BaseException:
             self.__exit__(None, None, None)
@@ -102,18 +103,12 @@ class Machine:
                 self._process.send_signal(signal.SIGKILL)
             self._process.wait()
             self._process = None
-        if self._turn is not None:
-            os.close(self._turn)
-            self._turn = None
+        if self._has_turn:
+            _end_turn()
+            self._has_turn = False
         shutil.rmtree(self._directory, ignore_errors=True)
 
     # Boot and end
-
-    def _take_turn(self) -> None:
-        """Emulation takes all processors: two machines at once would only make both too slow. So one waits."""
-        CACHE.mkdir(parents=True, exist_ok=True)
-        self._turn = os.open(CACHE / "turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
-        fcntl.flock(self._turn, fcntl.LOCK_EX)
 
     def _boot(self) -> None:
         started = time.monotonic()
@@ -137,7 +132,9 @@ class Machine:
         self._connect(started + BOOT_TIMEOUT)
         if self.swap_mb:
             self.check("swapon /dev/vdc")
-        self.check("until systemctl is-system-running --quiet --wait || [ $? = 1 ]; do sleep 0.2; done", timeout=BOOT_TIMEOUT)
+        self.check(
+            "until systemctl is-system-running --quiet --wait || [ $? = 1 ]; do sleep 0.2; done", timeout=BOOT_TIMEOUT
+        )
         self.boot_seconds = time.monotonic() - started
 
     def _kernel_command_line(self) -> str:
@@ -180,7 +177,9 @@ class Machine:
         if self._process.poll() is not None:
             assert self._process.stdout is not None
             said = self._process.stdout.read().decode(errors="replace")
-            raise MachineError(f"QEMU ended with status {self._process.returncode}: {said.strip()}\n{self.console_tail()}")
+            raise MachineError(
+                f"QEMU ended with status {self._process.returncode}: {said.strip()}\n{self.console_tail()}"
+            )
 
     def power_off(self) -> None:
         """An orderly shutdown, with all that was written kept on the disk."""
@@ -255,7 +254,9 @@ class Machine:
             if kind == "e":
                 return Result(int(number), output.decode(errors="replace"))
             if kind != "o":
-                raise MachineError(f"the agent inside the machine was started anew (it said {kind!r})\n{self.console_tail()}")
+                raise MachineError(
+                    f"the agent inside the machine was started anew (it said {kind!r})\n{self.console_tail()}"
+                )
             size = int(number)
             while len(self._buffer) < size:
                 self._receive(deadline)
@@ -276,7 +277,7 @@ class Machine:
         self.check(f'mkdir -p "$(dirname {name})" && cat > {name} && chmod {mode:o} {name}', stdin=data)
 
     def wait_for(self, what: str, condition: Callable[[], T], timeout: float = 30.0, interval: float = 0.1) -> T:
-        """Wait until `condition` returns something true, and return that. `what` is named in the CommandError if not."""
+        """Wait until `condition` returns something true, and return that. CommandError names `what` if it does not."""
         deadline = time.monotonic() + timeout
         while True:
             if value := condition():
@@ -303,7 +304,10 @@ class Machine:
     def start_service(self, unit: str, command: str, *, slice: str = "system.slice", **properties: str) -> None:
         """Start a transient service. With Type="notify" only when it says that it is ready."""
         options = "".join(f" -p {name}={shlex.quote(value)}" for name, value in properties.items())
-        self.check(f"systemd-run --quiet --unit={unit} --slice={slice} -p OOMPolicy=continue{options} -- {command}", timeout=120)
+        self.check(
+            f"systemd-run --quiet --unit={unit} --slice={slice} -p OOMPolicy=continue{options} -- {command}",
+            timeout=120,
+        )
 
     # The kernel's view
 
@@ -324,11 +328,35 @@ class Machine:
             for title, command in (
                 ("memory", "free -m; cat /proc/pressure/memory; grep oom_kill /proc/vmstat"),
                 ("kernel", "dmesg | tail -n 40"),
-                ("journal", "journalctl -b --no-pager -o short-monotonic _TRANSPORT=journal + _TRANSPORT=stdout + _TRANSPORT=syslog | tail -n 60"),
+                (
+                    "journal",
+                    "journalctl -b --no-pager -o short-monotonic | grep -v ' kernel: ' | tail -n 60",
+                ),
                 ("decisions", "oomslicectl decisions 2>&1 | tail -n 20"),
             ):
                 parts.append(f"== {title}\n{self.run(command, 30).out}")
         return "\n".join(parts)
+
+
+_turn = -1
+_machines = 0
+
+
+def _take_turn() -> None:
+    """Emulation takes all processors: two runs of tests at once would only make both too slow. So one waits."""
+    global _turn, _machines
+    if _machines == 0:
+        CACHE.mkdir(parents=True, exist_ok=True)
+        _turn = os.open(CACHE / "turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+        fcntl.flock(_turn, fcntl.LOCK_EX)
+    _machines += 1
+
+
+def _end_turn() -> None:
+    global _machines
+    _machines -= 1
+    if _machines == 0:
+        os.close(_turn)
 
 
 def _accelerator() -> str:
@@ -351,7 +379,18 @@ def programs_disk() -> Path:
     with tempfile.TemporaryDirectory() as directory:
         for source in sources:
             target = Path(directory) / source.stem
-            command = ["gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-o", target, source]
+            command: list[str | Path] = [
+                "gcc",
+                "-std=gnu11",
+                "-O2",
+                "-Wall",
+                "-Wextra",
+                "-Werror",
+                "-static",
+                "-o",
+                target,
+                source,
+            ]
             result = subprocess.run(command, capture_output=True, text=True, check=False)
             if result.returncode != 0:
                 raise MachineError(f"{source.name} does not compile:\n{result.stderr}")
@@ -375,14 +414,14 @@ def installed_disk(base: Image, package: Path, progress: Progress = quiet) -> Pa
         old.unlink()
     partial = disk.with_name(f"partial-{digest}.qcow2")
     subprocess.run(
-        ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", base.root, partial], check=True, stdout=subprocess.DEVNULL
+        ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", base.root, partial],
+        check=True,
+        stdout=subprocess.DEVNULL,
     )
     progress(f"installing {package.name} with apt inside the running machine")
     with Machine(base, base.kernels[0], disk=partial, keep=True) as machine:
         machine.put(f"/root/{package.name}", package.read_bytes())
-        log = machine.check(
-            f"DEBIAN_FRONTEND=noninteractive apt-get install -y /root/{package.name}", timeout=300
-        )
+        log = machine.check(f"DEBIAN_FRONTEND=noninteractive apt-get install -y /root/{package.name}", timeout=300)
         machine.put("/root/install.log", log)
         machine.check("systemctl is-active oomslice-core.service oomsliced.service", timeout=30)
         machine.power_off()

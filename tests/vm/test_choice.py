@@ -89,7 +89,9 @@ def test_two_hogs_in_two_priorities_die_in_order_and_one_at_a_time(lab: Lab) -> 
     one = lab.assert_killed("first")
     two = lab.assert_killed("second")
     assert lab.victims() == ["first.service", "second.service"]
-    assert one["memory_back_usec"] <= two["decision_usec"], "the second was chosen before the first one's memory was back"
+    assert one["memory_back_usec"] <= two["decision_usec"], (
+        "the second was chosen before the first one's memory was back"
+    )
     assert lab.lives("kept")
 
 

@@ -68,7 +68,7 @@ def test_sandboxes_refuse_nothing_that_is_needed(bare: Machine) -> None:
     said = bare.check("journalctl -b --no-pager -u oomslice-core.service -u oomsliced.service")
     for word in ("Operation not permitted", "Permission denied", "Read-only file system", "Traceback"):
         assert word not in said, said
-    assert bare.run("dmesg | grep -i 'audit.*type=1326'").status != 0
+    assert bare.run("dmesg | grep -i 'audit.*type=1326'").rc != 0
     # The locked memory, the real-time thread and the machine's triggers: `status` says what could not be had.
     assert "oomslice-core" in bare.check("oomslicectl status")
 
@@ -92,8 +92,8 @@ def test_reinstalling_restarts_both(bare: Machine) -> None:
 
 def test_removing_stops_all_and_keeps_the_decisions(bare: Machine) -> None:
     bare.check(f"{APT} remove oomslice", timeout=120)
-    assert bare.run(f"systemctl is-active {UNITS}").status != 0
-    assert bare.run("pgrep -f /usr/lib/oomslice/").status != 0
+    assert bare.run(f"systemctl is-active {UNITS}").rc != 0
+    assert bare.run("pgrep -f /usr/lib/oomslice/").rc != 0
     bare.check("test -e /var/lib/oomslice/decisions.sqlite && test ! -e /run/oomslice/core.sock")
 
 

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The rest of the machine: other OOM daemons, a bare installation, healthy load, and rest."""
+
+from __future__ import annotations
+
+import time
+
+from .lab import Lab
+
+NEEDED = (
+    "init.scope",
+    "systemd-journald.service",
+    "systemd-logind.service",
+    "systemd-udevd.service",
+    "dbus.service",
+    "ssh.service",
+    "oomslice-core.service",
+    "oomsliced.service",
+)
+"""What the machine needs to stay reachable, as far as this one has it."""
+
+
+def test_systemd_oomd_is_named_and_its_units_are_left_to_it(lab: Lab) -> None:
+    lab.machine.check("systemctl start systemd-oomd.service", timeout=120)
+    try:
+        lab.drop_in("marked.service", "Priority=-900")
+        lab.start_service("marked", 60, ManagedOOMMemoryPressure="kill", ManagedOOMMemoryPressureLimit="99%")
+        lab.start_service("kept", 100)
+        lab.drop_in("hog.service", "Priority=-100")
+        lab.start_hog("hog", wait_for="go")
+        lab.wait_planned(marked=-900, kept=0, hog=-100)
+        state = lab.property("State")
+        assert "systemd-oomd.service" in state["OtherDaemons"]
+        assert "marked.service" in state["LeftToSystemdOomd"]
+        assert "systemd-oomd" in lab.machine.run("oomslicectl status", timeout=120).out
+        lab.go()
+        lab.wait_until_dead("hog")
+        decision = lab.assert_killed("hog")
+        assert {name: verdict for name, _, _, _, verdict in decision["candidates"]}["marked.service"] != "eligible"
+        assert lab.lives("marked")
+        assert lab.lives("kept")
+    finally:
+        lab.machine.check("systemctl stop systemd-oomd.service systemd-oomd.socket")
+
+
+def test_bare_installation_spares_what_the_machine_needs_to_stay_reachable(lab: Lab) -> None:
+    before = {unit: lab.machine.properties(unit, "MainPID", "ActiveState") for unit in NEEDED}
+    lab.start_hog("runaway", rate=60)
+    lab.wait_until_dead("runaway")
+    decision = lab.assert_killed("runaway")
+    verdicts = {name: verdict for name, _, _, _, verdict in decision["candidates"]}
+    assert not [unit for unit in NEEDED if verdicts.get(unit) in ("eligible", "chosen")], verdicts
+    assert {unit: lab.machine.properties(unit, "MainPID", "ActiveState") for unit in NEEDED} == before
+    assert all(state["ActiveState"] == "active" for state in before.values()), before
+
+
+def test_bare_installation_would_not_choose_needed_units_even_if_nobody_else_is_left(lab: Lab) -> None:
+    explained = {
+        name: verdict
+        for domain, candidates in lab.busctl("Explain")
+        if domain == "-.slice"
+        for name, _, _, verdict, _, _ in candidates
+    }
+    assert not [unit for unit in NEEDED if explained.get(unit) in ("eligible", "chosen")], explained
+    assert explained["ssh.service"] == "protected"
+
+
+def test_healthy_machine_under_load_loses_nobody(lab: Lab) -> None:
+    lab.start_service("steady", 150)
+    lab.wait_planned(steady=0)
+    # Page cache: more is read and written than there is memory. Like a compile: many short processes that allocate.
+    lab.machine.check(
+        "dd if=/dev/vda of=/dev/null bs=1M count=1200 status=none & "
+        "head -c 500M /dev/urandom > /var/tmp/big && cp /var/tmp/big /var/tmp/copy && cat /var/tmp/copy > /dev/null;"
+        " wait",
+        timeout=400,
+    )
+    lab.machine.check(
+        "for i in 1 2 3; do find /usr/lib/python3.13 -name '*.py' | head -n 60 | xargs -n 10 -P 4 python3 -c"
+        " 'import ast, sys; [ast.parse(open(path).read()) for path in sys.argv[1:]]'; done;"
+        " rm -f /var/tmp/big /var/tmp/copy",
+        timeout=400,
+    )
+    time.sleep(2)
+    assert lab.decisions() == []
+    assert lab.kernel_killed() == 0
+    assert lab.lives("steady")
+
+
+def test_core_sleeps_a_whole_minute_without_one_wakeup(lab: Lab) -> None:
+    core = lab.machine.main_pid("oomslice-core.service")
+    lab.machine.check("sync; echo 3 > /proc/sys/vm/drop_caches; sleep 5")
+    lab.machine.check(
+        f"strace -f -qq -o /run/oomtest/strace -p {core} >/dev/null 2>&1 & echo $! > /run/oomtest/pid; sleep 5"
+    )
+    # Attaching interrupts the calls that the threads are in; what counts is what comes after that.
+    at_start = lab.machine.check("cat /run/oomtest/strace")
+    lab.machine.check("sleep 60", timeout=120)
+    at_end = lab.machine.check("cat /run/oomtest/strace; kill $(cat /run/oomtest/pid)")
+    assert "epoll" in at_start, "strace did not see the core wait"
+    assert at_end == at_start, at_end.removeprefix(at_start)

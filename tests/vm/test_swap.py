@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""With swap: free swap is used before anybody dies, and then priority counts as without."""
+
+from __future__ import annotations
+
+import pytest
+
+from .lab import Lab
+
+pytestmark = pytest.mark.parametrize("swap_mb", [1024], ids=["swap"], indirect=True)
+
+
+def test_with_swap_the_hog_dies_only_when_swap_is_used_up_and_the_important_service_lives(lab: Lab) -> None:
+    lab.drop_in("high.slice", "Priority=500")
+    lab.drop_in("low.slice", "Priority=-200")
+    lab.daemon_reload()
+    lab.start_service("important", 200, slice="high.slice")
+    lab.start_hog("hog", rate=100, slice="low.slice", wait_for="go")
+    lab.wait_planned(important=500, hog=-200)
+    lab.go()
+    lab.wait_until_dead("hog", timeout=400)
+    decision = lab.assert_killed("hog")
+    assert decision["swap_total"] > 900 << 20
+    if decision["trigger"] == "memory-available":
+        assert decision["swap_free"] <= decision["swap_free_limit"]
+    assert decision["victim_memory_before"] + (decision["swap_total"] - decision["swap_free"]) > 800 << 20
+    assert lab.lives("important")
+
+
+def test_with_swap_two_priorities_die_in_order(lab: Lab) -> None:
+    lab.drop_in("first.service", "Priority=-300")
+    lab.drop_in("second.service", "Priority=-100")
+    lab.start_service("first", 60)
+    lab.start_service("kept", 100)
+    lab.start_hog("second", rate=100, wait_for="go")
+    lab.wait_planned(first=-300, second=-100, kept=0)
+    lab.go()
+    lab.wait_until_dead("second", timeout=400)
+    lab.assert_killed("first")
+    lab.assert_killed("second")
+    assert lab.victims() == ["first.service", "second.service"]
+    assert lab.lives("kept")
