@@ -2,24 +2,28 @@
 """Makes snapshots of PID 1's units with few questions. Knows systemd's interfaces, but not who carries the questions.
 
 The list of units is asked for every time. What is constant for a loaded unit is asked once and kept until systemd has
-loaded its units anew (its UnitsLoadTimestamp tells) or until a full snapshot is wanted; which cgroup a unit has is kept
-as long as that directory is still the same inode. So a snapshot of a thousand known units costs two questions and a
-thousand stat calls. Values that `systemctl set-property` changes without a
-reload may be as old as the last full snapshot.
+loaded its units anew (its UnitsLoadTimestamp tells) or until a full snapshot is wanted, as long as the unit's cgroup is
+the same. So a snapshot of a thousand known units costs two questions; of unknown ones, two questions each and those for
+what their files mention (mentions.py). Values that `systemctl set-property` changes without a reload may be as old as
+the last full snapshot.
 
-Single properties are asked for instead of GetAll: a service has some 450 of them, several of which PID 1 reads from the
-kernel for each caller, and we need thirteen.
+Which units have a cgroup, and where, is seen in the tree itself: below slices each directory is named after its unit.
+
+Single properties are asked for instead of GetAll: of the 450 that a service has PID 1 reads several from the kernel for
+each caller, and one GetAll takes as long as 15 to 25 single questions (measured on an emulated machine).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from oomslice.cgroups.model import unit_name
 from oomslice.errors import UnitsError
+from oomslice.units.mentions import Mentions
 from oomslice.units.model import Unit, UnitSnapshot
 
 MANAGER = ("/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager")
@@ -35,6 +39,11 @@ INFINITY = 2**64 - 1
 ROOT_SLICE = "-.slice"
 OOMD = "systemd-oomd.service"
 RUNNING = ("active", "activating", "reloading", "refreshing", "maintenance")
+
+
+TRANSIENT = "/run/systemd/transient/"
+WRITTEN = (TRANSIENT, "/run/systemd/system.control/", "/etc/systemd/system.control/")
+"""Where PID 1 writes files of units, which it does not have to load after that."""
 
 
 class NoSuchPropertyError(Exception):
@@ -57,24 +66,31 @@ class Bus(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class _Known:
-    """What was read of a unit."""
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a unit's cgroup is: path below the root, and inode, 0 if it is not known."""
 
-    unit: Unit
-    sub_state: str
-    cgroup_inode: int
+    control_group: str
+    inode: int
 
 
 class Reader:
     """One per connection. `progress` is called with the number of units done, after each that cost questions."""
 
-    def __init__(self, bus: Bus, cgroup_root: Path, progress: Callable[[int], None] = lambda done: None) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        cgroup_root: Path = Path("/sys/fs/cgroup"),
+        root: Path = Path("/"),
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> None:
         self._bus = bus
+        self._mentions = Mentions(root)
         self._cgroup_root = os.fspath(cgroup_root)
         self._progress = progress
-        self._known: dict[str, _Known] = {}
+        self._known: dict[str, tuple[Unit, _Place]] = {}
         self._loaded_usec: int | None = None
+        self._directories_changed = True
         self._missing: set[tuple[str, str]] = set()
 
     def snapshot(self, *, full: bool) -> UnitSnapshot:
@@ -82,87 +98,123 @@ class Reader:
 
         `full` asks for everything anew; without it that happens only if systemd has loaded its units since.
         """
-        loaded_usec = self._get_or(None, *MANAGER, "UnitsLoadTimestampMonotonic", "t")
-        if full or loaded_usec != self._loaded_usec:
-            self._known.clear()
+        loaded_usec: int | None = self._get_or(None, *MANAGER, "UnitsLoadTimestamp", "t")
         # Taken before reading: a reload in between shows as a difference in the next snapshot.
-        self._loaded_usec = loaded_usec
-        known: dict[str, _Known] = {}
-        oomd_active = False
-        for done, listed in enumerate(self._bus.list_units()):
-            name, _description, _load_state, active_state, sub_state, _following, path = listed[:7]
-            if name == OOMD:
-                oomd_active = active_state in RUNNING
+        if full or loaded_usec is None or loaded_usec != self._loaded_usec:
+            self._known.clear()
+            self._mentions.forget()
+            self._loaded_usec = loaded_usec
+            search_path = self._get_or((), *MANAGER, "UnitPath", "as")
+            self._directories_changed = (
+                loaded_usec is None
+                or not search_path
+                or self._mentions.directories_changed_since(loaded_usec, search_path)
+            )
+        listed_units = {listed[0]: listed for listed in self._bus.list_units()}
+        if ROOT_SLICE not in listed_units:
+            raise UnitsError(f"systemd did not name {ROOT_SLICE}, which every systemd has: is it PID 1 that answers?")
+        root = self._root(listed_units[ROOT_SLICE][6])
+        places = self._places(root)
+        oomd = listed_units.get(OOMD)
+        known: dict[str, tuple[Unit, _Place]] = {}
+        for name, listed in listed_units.items():
             unit_type = name.rpartition(".")[2]
             if unit_type not in TYPE_INTERFACES:
                 continue
-            entry = self._reused(name, active_state, sub_state)
-            if entry is None:
-                entry = self._read(name, unit_type, path, active_state, sub_state)
-                self._progress(done)
-            if entry is not None:
-                known[name] = entry
-        if ROOT_SLICE not in known:
-            raise UnitsError(f"systemd did not name {ROOT_SLICE}, which every systemd has: is it PID 1 that answers?")
+            place = root if name == ROOT_SLICE else places.get(name)
+            if place is None:
+                continue
+            active_state, path = listed[3], listed[6]
+            entry = self._known.get(name)
+            if entry is None or entry[1] != place or not place.inode:
+                unit = self._read(name, unit_type, path, place)
+                self._progress(len(known))
+                if unit is None:
+                    continue
+            else:
+                unit = entry[0]
+            known[name] = (
+                unit if unit.active_state == active_state else replace(unit, active_state=active_state),
+                place,
+            )
         self._known = known
         return UnitSnapshot(
-            tuple(entry.unit for entry in known.values() if entry.unit.control_group), oomd_active=oomd_active
+            tuple(unit for unit, _ in known.values()), oomd_active=oomd is not None and oomd[3] in RUNNING
         )
 
-    def _reused(self, name: str, active_state: str, sub_state: str) -> _Known | None:
-        entry = self._known.get(name)
-        if entry is None:
-            return None
-        if not entry.unit.control_group:
-            at_rest = active_state in ("inactive", "failed") or sub_state == "exited"
-            if not at_rest or (active_state, sub_state) != (entry.unit.active_state, entry.sub_state):
-                return None
-        elif self._inode(entry.unit.control_group) != entry.cgroup_inode:
-            return None
-        if active_state != entry.unit.active_state:
-            entry.unit = replace(entry.unit, active_state=active_state)
-        entry.sub_state = sub_state
-        return entry
-
-    def _inode(self, control_group: str) -> int:
-        """Of the cgroup's directory, or 0."""
+    def _root(self, path: str) -> _Place:
+        """Of the root slice. Whether systemd says "/" or "" depends on its version."""
+        known = self._known.get(ROOT_SLICE)
+        if known is not None:
+            return known[1]
         try:
-            return os.stat(self._cgroup_root + control_group).st_ino
-        except OSError:
-            return 0
+            control_group: str = self._get_or("", path, TYPE_INTERFACES["slice"], "ControlGroup", "s") or "/"
+        except NoSuchObjectError:
+            control_group = "/"
+        return _Place(control_group, -1)
 
-    def _read(self, name: str, unit_type: str, path: str, active_state: str, sub_state: str) -> _Known | None:
+    def _places(self, root: _Place) -> dict[str, _Place]:
+        """Unit name -> place, of all that is in slices: units have their cgroups nowhere else."""
+        places: dict[str, _Place] = {}
+        pending = [root.control_group.rstrip("/")]
+        while pending:
+            slice_ = pending.pop()
+            try:
+                with os.scandir(f"{self._cgroup_root}{slice_}") as entries:
+                    found = [(entry.name, entry.inode()) for entry in entries if entry.is_dir(follow_symlinks=False)]
+            except OSError:
+                continue  # ended meanwhile
+            for directory, inode in found:
+                control_group = f"{slice_}/{directory}"
+                name = unit_name(control_group)
+                # Left behind in another slice: only systemd knows which of the two is the unit's.
+                places[name] = _Place(control_group, inode if name not in places else 0)
+                if directory.endswith(".slice"):
+                    pending.append(control_group)
+        return places
+
+    def _read(self, name: str, unit_type: str, path: str, place: _Place) -> Unit | None:
         interface = TYPE_INTERFACES[unit_type]
         try:
-            control_group: str = self._get_or("", path, interface, "ControlGroup", "s")
-            if name == ROOT_SLICE:
-                control_group = control_group or "/"  # which of the two it is depends on systemd's version
-            if not control_group:
-                return _Known(Unit(name, "", active_state=active_state), sub_state, 0)
-            inode = self._inode(control_group)
-            unit = Unit(
+            control_group = place.control_group
+            if not place.inode:
+                control_group = self._get_or("", path, interface, "ControlGroup", "s")
+                if not control_group:
+                    return None
+            fragment: str = self._get_or("", path, UNIT_INTERFACE, "FragmentPath", "s")
+            drop_ins = tuple(self._get_or((), path, UNIT_INTERFACE, "DropInPaths", "as"))
+            files = [file for file in (fragment, *drop_ins) if file]
+            mentioned = self._mentions.properties(files)
+
+            def ask(default: Any, name: str, signature: str) -> Any:
+                return self._get_or(default, path, interface, name, signature) if name in mentioned else default
+
+            return Unit(
                 name=name,
                 control_group=control_group,
-                fragment_path=self._get_or("", path, UNIT_INTERFACE, "FragmentPath", "s"),
-                drop_in_paths=tuple(self._get_or((), path, UNIT_INTERFACE, "DropInPaths", "as")),
-                need_daemon_reload=self._get_or(False, path, UNIT_INTERFACE, "NeedDaemonReload", "b"),
-                active_state=active_state,
-                transient=self._get_or(False, path, UNIT_INTERFACE, "Transient", "b"),
-                delegate=unit_type != "slice" and self._get_or(False, path, interface, "Delegate", "b"),
-                managed_oom_swap=self._get_or("auto", path, interface, "ManagedOOMSwap", "s"),
-                managed_oom_memory_pressure=self._get_or("auto", path, interface, "ManagedOOMMemoryPressure", "s"),
-                managed_oom_preference=self._get_or("none", path, interface, "ManagedOOMPreference", "s"),
-                oom_score_adjust=(
-                    self._get_or(None, path, interface, "OOMScoreAdjust", "i") if unit_type == "service" else None
-                ),
-                memory_min=self._get_or(0, path, interface, "MemoryMin", "t"),
-                memory_low=self._get_or(0, path, interface, "MemoryLow", "t"),
-                memory_high=_limit(self._get_or(INFINITY, path, interface, "MemoryHigh", "t")),
-                memory_max=_limit(self._get_or(INFINITY, path, interface, "MemoryMax", "t")),
+                fragment_path=fragment,
+                drop_in_paths=drop_ins,
+                need_daemon_reload=self._may_need_reload(files)
+                and self._get_or(False, path, UNIT_INTERFACE, "NeedDaemonReload", "b"),
+                # No question either: PID 1 writes a file for each transient unit.
+                transient=fragment.startswith(TRANSIENT),
+                delegate=unit_type != "slice" and ask(False, "Delegate", "b"),
+                managed_oom_swap=ask("auto", "ManagedOOMSwap", "s"),
+                managed_oom_memory_pressure=ask("auto", "ManagedOOMMemoryPressure", "s"),
+                managed_oom_preference=ask("none", "ManagedOOMPreference", "s"),
+                oom_score_adjust=ask(0, "OOMScoreAdjust", "i") if unit_type == "service" else None,
+                memory_min=ask(0, "MemoryMin", "t"),
+                memory_low=ask(0, "MemoryLow", "t"),
+                memory_high=_limit(ask(INFINITY, "MemoryHigh", "t")),
+                memory_max=_limit(ask(INFINITY, "MemoryMax", "t")),
             )
         except NoSuchObjectError:
             return None
-        return _Known(unit, sub_state, inode)
+
+    def _may_need_reload(self, files: Sequence[str]) -> bool:
+        if self._directories_changed or self._loaded_usec is None:
+            return True
+        return self._mentions.changed_since(self._loaded_usec, (file for file in files if not file.startswith(WRITTEN)))
 
     def _get_or(self, default: Any, path: str, interface: str, name: str, signature: str) -> Any:
         if (interface, name) in self._missing:

@@ -102,7 +102,7 @@ def _text(error: Any) -> str:
     return text or os.strerror(abs(error.errno))
 
 
-def serve(input_: Any, output: Any, connect: Callable[[], SystemBus], cgroup_root: Path) -> int:
+def serve(input_: Any, output: Any, connect: Callable[[], SystemBus], cgroup_root: Path, root: Path) -> int:
     """Answers requests until end of file (0) or trouble (1)."""
     bus: SystemBus | None = None
     reader: Reader | None = None
@@ -125,7 +125,7 @@ def serve(input_: Any, output: Any, connect: Callable[[], SystemBus], cgroup_roo
             said_at = time.monotonic()
             if bus is None or reader is None:
                 bus = connect()
-                reader = Reader(bus, cgroup_root, progress)
+                reader = Reader(bus, cgroup_root, root, progress)
             say(wire.snapshot_line(number, reader.snapshot(full=full)))
         except UnitsError as error:
             say(wire.error_line(number, str(error)))
@@ -140,12 +140,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="oomslice-units-worker", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--once", action="store_true", help="print one snapshot as JSON and end")
     parser.add_argument("--cgroup-root", type=Path, default=Path("/sys/fs/cgroup"), metavar="DIR")
+    parser.add_argument("--root", type=Path, default=Path("/"), metavar="DIR", help="where unit files are looked at")
     options = parser.parse_args(arguments)
     try:
         if options.once:
-            print(wire.snapshot_text(Reader(SystemBus(), options.cgroup_root).snapshot(full=True)))
+            print(wire.snapshot_text(Reader(SystemBus(), options.cgroup_root, options.root).snapshot(full=True)))
             return 0
-        return serve(sys.stdin.buffer, sys.stdout.buffer, SystemBus, options.cgroup_root)
+        return serve(sys.stdin.buffer, sys.stdout.buffer, SystemBus, options.cgroup_root, options.root)
     except UnitsError as error:
         print(f"oomslice-units-worker: {error}", file=sys.stderr)
         return 1

@@ -36,7 +36,7 @@ SIGNATURES = {
     "ControlGroup": "s", "FragmentPath": "s", "DropInPaths": "as", "NeedDaemonReload": "b", "Transient": "b",
     "Delegate": "b", "ManagedOOMSwap": "s", "ManagedOOMMemoryPressure": "s", "ManagedOOMPreference": "s",
     "OOMScoreAdjust": "i", "MemoryMin": "t", "MemoryLow": "t", "MemoryHigh": "t", "MemoryMax": "t",
-    "UnitsLoadTimestampMonotonic": "t",
+    "UnitsLoadTimestamp": "t", "UnitPath": "as",
 }  # fmt: skip
 COMMON = {"FragmentPath": "", "DropInPaths": [], "NeedDaemonReload": False, "Transient": False}
 RESOURCES = {
@@ -80,6 +80,7 @@ class FakeSystemd:
     def __init__(self, units: list[FakeUnit]) -> None:
         self.units = units
         self.loaded_usec: int | None = 1_000_000
+        """long ago: every file is newer, so that NeedDaemonReload is asked for"""
         self.asked: Counter[str] = Counter()
         self.silent = False
         self.unknown: set[str] = set()
@@ -107,6 +108,8 @@ class FakeSystemd:
     def _get(self, message: Message, interface: str) -> Any:
         name = message.body[1]
         if interface == "org.freedesktop.systemd1.Manager":
+            if name == "UnitPath":
+                return ["/etc/systemd/system", "/run/systemd/transient", "/usr/lib/systemd/system"]
             if self.loaded_usec is None:
                 raise KeyError(name)
             return self.loaded_usec

@@ -43,7 +43,11 @@ def usual_units() -> list[FakeUnit]:
                 "MemoryMax": 1 << 40,
             },
         ),
-        FakeUnit("session-1.scope", "/user.slice/user-0.slice/session-1.scope", properties={"Transient": True}),
+        FakeUnit(
+            "session-1.scope",
+            "/user.slice/user-0.slice/session-1.scope",
+            properties={"Transient": True, "FragmentPath": "/run/systemd/transient/session-1.scope"},
+        ),
         FakeUnit("old.service", "", active_state="inactive", sub_state="dead"),
         FakeUnit("done.service", "", sub_state="exited"),
         FakeUnit("dev-sda.device", "", sub_state="plugged"),
@@ -54,15 +58,22 @@ def usual_units() -> list[FakeUnit]:
 class Bed:
     """Fake, client and cgroup tree of one test."""
 
-    def __init__(self, fake: FakeSystemd, client: UnitsClient, cgroups: Path) -> None:
+    def __init__(self, fake: FakeSystemd, client: UnitsClient, cgroups: Path, root: Path) -> None:
         self.fake = fake
         self.client = client
         self.cgroups = cgroups
+        self.root = root
 
-    def make_cgroups(self) -> None:
+    def make_files(self) -> None:
+        """The cgroups and unit files of the fake's units; those hold the properties that the unit has."""
         for unit in self.fake.units:
             if unit.control_group:
                 (self.cgroups / unit.control_group.lstrip("/")).mkdir(parents=True, exist_ok=True)
+            for path in (unit.properties.get("FragmentPath"), *unit.properties.get("DropInPaths", ())):
+                if path:
+                    file = self.root / path.lstrip("/")
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    file.write_text("".join(f"{name}={value}\n" for name, value in unit.properties.items()))
 
 
 @contextlib.asynccontextmanager
@@ -71,10 +82,12 @@ async def bed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, units: list[FakeU
         monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
         cgroups = tmp_path / "cgroup"
         cgroups.mkdir()
-        client = UnitsClient(timeout=20, command=[*worker_command(), "--cgroup-root", os.fspath(cgroups)])
+        root = tmp_path / "root"
+        command = [*worker_command(), f"--cgroup-root={cgroups}", f"--root={root}"]
+        client = UnitsClient(timeout=20, command=command)
         try:
-            made = Bed(fake, client, cgroups)
-            made.make_cgroups()
+            made = Bed(fake, client, cgroups, root)
+            made.make_files()
             yield made
         finally:
             await client.close()
@@ -120,12 +133,12 @@ def test_second_snapshot_asks_only_for_the_list_and_for_what_is_new(
             it.fake.asked.clear()
             second = await it.client.snapshot()
             assert second == first
-            assert it.fake.asked == {"ListUnits": 1, "UnitsLoadTimestampMonotonic": 1}
+            assert it.fake.asked == {"ListUnits": 1, "UnitsLoadTimestamp": 1}
             it.fake.units.append(FakeUnit("new.service", "/system.slice/new.service"))
             it.fake.units[4].active_state = "active"
             it.fake.units[4].sub_state = "running"
             it.fake.units[4].control_group = "/system.slice/old.service"
-            it.make_cgroups()
+            it.make_files()
             names = {unit.name for unit in (await it.client.snapshot()).units}
             assert {"new.service", "old.service"} <= names
             assert it.fake.asked["FragmentPath"] == 2
@@ -143,7 +156,7 @@ def test_unit_whose_cgroup_was_made_anew_is_read_anew(tmp_path: Path, monkeypatc
             await it.client.snapshot()
             it.fake.units[2].control_group = "/other.slice/ssh.service"
             (it.cgroups / "system.slice/ssh.service").rmdir()
-            it.make_cgroups()
+            it.make_files()
             units = {unit.name: unit for unit in (await it.client.snapshot()).units}
             assert units["ssh.service"].control_group == "/other.slice/ssh.service"
 
@@ -178,12 +191,110 @@ def test_systemd_that_lacks_properties_gets_the_defaults_and_is_asked_once(
 ) -> None:
     async def run() -> None:
         async with bed(tmp_path, monkeypatch, usual_units()) as it:
-            it.fake.unknown = {"ManagedOOMPreference", "UnitsLoadTimestampMonotonic"}
+            it.fake.unknown = {"ManagedOOMPreference", "UnitsLoadTimestamp"}
             for _ in range(3):
                 units = {unit.name: unit for unit in (await it.client.snapshot(full=True)).units}
             assert units["ssh.service"].managed_oom_preference == "none"
-            assert it.fake.asked["UnitsLoadTimestampMonotonic"] == 1
-            assert it.fake.asked["ManagedOOMPreference"] == 3  # once for slices, services and scopes each
+            assert it.fake.asked["UnitsLoadTimestamp"] == 1
+            assert it.fake.asked["ManagedOOMPreference"] == 1
+
+    asyncio.run(run())
+
+
+HOUR_USEC = 3_600_000_000
+
+
+@bus
+@needs_dbus_daemon
+def test_only_what_files_mention_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        units = [
+            FakeUnit("-.slice", "/"),
+            FakeUnit("a.slice", "/a.slice"),
+            FakeUnit("plain.service", "/a.slice/plain.service", properties={"FragmentPath": "/etc/plain.service"}),
+            FakeUnit(
+                "limited.service",
+                "/a.slice/limited.service",
+                properties={"FragmentPath": "/etc/limited.service", "MemoryMax": 9, "OOMScoreAdjust": -5},
+            ),
+        ]
+        async with bed(tmp_path, monkeypatch, units) as it:
+            it.fake.loaded_usec = time.time_ns() // 1000 + HOUR_USEC
+            snapshot = await it.client.snapshot(full=True)
+            limited = snapshot.units[-1]
+            assert (limited.memory_max, limited.oom_score_adjust) == (9, -5)
+            assert it.fake.asked == {
+                "UnitsLoadTimestamp": 1,
+                "UnitPath": 1,
+                "ListUnits": 1,
+                "ControlGroup": 1,
+                "FragmentPath": 4,
+                "DropInPaths": 4,
+                "MemoryMax": 1,
+                "OOMScoreAdjust": 1,
+            }
+            # What cannot be read may say anything.
+            (it.root / "etc/plain.service").unlink()
+            it.fake.asked.clear()
+            await it.client.snapshot(full=True)
+            assert it.fake.asked["MemoryMax"] == 2 and it.fake.asked["ManagedOOMSwap"] == 1
+
+    asyncio.run(run())
+
+
+@bus
+@needs_dbus_daemon
+def test_need_of_a_reload_is_asked_for_where_something_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        async with bed(tmp_path, monkeypatch, usual_units()) as it:
+            system = it.root / "usr/lib/systemd/system"
+            time.sleep(0.05)
+            it.fake.loaded_usec = time.time_ns() // 1000
+            await it.client.snapshot(full=True)
+            assert it.fake.asked["NeedDaemonReload"] == 0
+            time.sleep(0.05)
+            with (system / "ssh.service").open("a") as file:
+                file.write("# edited in place\n")
+            await it.client.snapshot(full=True)
+            assert it.fake.asked["NeedDaemonReload"] == 1
+            it.fake.loaded_usec = time.time_ns() // 1000 + 100_000
+            await it.client.snapshot()
+            assert it.fake.asked["NeedDaemonReload"] == 1
+            time.sleep(0.2)
+            (system / "other.service.d").mkdir()
+            units = (await it.client.snapshot(full=True)).units
+            assert it.fake.asked["NeedDaemonReload"] == 1 + len(units)
+
+    asyncio.run(run())
+
+
+@bus
+@needs_dbus_daemon
+def test_of_two_directories_with_a_units_name_systemd_says_which_is_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run() -> None:
+        async with bed(tmp_path, monkeypatch, usual_units()) as it:
+            (it.cgroups / "left.slice/ssh.service").mkdir(parents=True)
+            (it.cgroups / "system.slice/other.service/ssh.service").mkdir(parents=True)
+            for full in (True, False):
+                units = {unit.name: unit for unit in (await it.client.snapshot(full=full)).units}
+                assert units["ssh.service"].control_group == "/system.slice/ssh.service"
+
+    asyncio.run(run())
+
+
+@bus
+@needs_dbus_daemon
+def test_escaped_cgroup_names_and_a_root_that_is_not_the_top_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run() -> None:
+        top = "/machine.slice/one.scope"
+        units = [FakeUnit("-.slice", top), FakeUnit("memory.service", f"{top}/a.slice/_memory.service")]
+        async with bed(tmp_path, monkeypatch, units) as it:
+            found = {unit.name: unit.control_group for unit in (await it.client.snapshot()).units}
+            assert found == {"-.slice": top, "memory.service": f"{top}/a.slice/_memory.service"}
 
     asyncio.run(run())
 
@@ -290,9 +401,14 @@ def test_stopped_worker_is_killed_and_the_next_question_answered(
 @needs_dbus_daemon
 def test_once_prints_the_snapshot_as_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
-        async with bed(tmp_path, monkeypatch, usual_units()):
+        async with bed(tmp_path, monkeypatch, usual_units()) as it:
             process = await asyncio.create_subprocess_exec(
-                *worker_command(), "--once", stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": os.getcwd()}
+                *worker_command(),
+                "--once",
+                f"--cgroup-root={it.cgroups}",
+                f"--root={it.root}",
+                stdout=subprocess.PIPE,
+                env={**os.environ, "PYTHONPATH": os.getcwd()},
             )
             output, _ = await process.communicate()
             assert process.returncode == 0
