@@ -11,7 +11,7 @@ from oomslice.decisions.record import Decision
 def sentence(decision: Decision) -> str:
     """What was done to whom, and why: "oomslice killed hog.service (priority -200, ...) in batch.slice: ..."."""
     done = _done(decision)
-    where = f" for {decision.domain}" if decision.domain not in ("", "-.slice") else ""
+    where = f" for {decision.domain}" if decision.domain not in ("", "-.slice", decision.victim) else ""
     return f"{done}{where}: {reason(decision)}{_effect(decision)}"
 
 
@@ -72,23 +72,29 @@ def _done(decision: Decision) -> str:
                 f"oomslice chose {decision.victim} and left it alone, because it holds a process that is never touched,"
             )
         case "killed-by-kernel":
-            return f"The kernel killed {victim}"
+            return f"The kernel killed {_killed_by_kernel(decision)} in {decision.victim}"
         case other:
             return f"oomslice chose {decision.victim or 'nobody'} ({other})"
 
 
 def _figures(decision: Decision) -> str:
-    processes = f"{decision.processes} process{'' if decision.processes == 1 else 'es'}"
+    parts = [f"priority {decision.victim_priority}"]
+    if decision.victim_memory_before:
+        parts.append(size(decision.victim_memory_before))
+    if decision.processes:
+        parts.append(f"{decision.processes} process{'' if decision.processes == 1 else 'es'}")
+    return ", ".join(parts)
+
+
+def _killed_by_kernel(decision: Decision) -> str:
+    """The kernel kills processes, not units, unless memory.oom.group says so."""
     task = str(decision.extra.get("task", ""))
-    return ", ".join(
-        part
-        for part in (
-            task if decision.carrier == "kernel" else f"priority {decision.victim_priority}",
-            size(decision.victim_memory_before) if decision.victim_memory_before else "",
-            processes if decision.processes else "",
-        )
-        if part
-    )
+    memory = size(decision.victim_memory_before) if decision.victim_memory_before else ""
+    what, details = (task or "a process", [memory])
+    if decision.processes > 1:
+        what, details = (f"{decision.processes} processes", [task, memory])
+    listed = ", ".join(detail for detail in details if detail)
+    return f"{what} ({listed})" if listed else what
 
 
 def _available(decision: Decision) -> str:

@@ -218,11 +218,22 @@ def test_the_catalog_is_taken_by_journalctl(tmp_path: Path) -> None:
                 "processes": 2,
                 "extra": {"task": "hog", "constraint": "CONSTRAINT_MEMCG"},
             },
-            "The kernel killed hog.service (hog, 612.3 MiB, 2 processes) for batch.slice: its memory limit was reached",
+            "The kernel killed 2 processes (hog, 612.3 MiB) in hog.service for batch.slice: its memory limit was",
         ),
         (
             {"carrier": "kernel", "trigger": "kernel-oom", "outcome": "killed-by-kernel"},
-            "The kernel killed hog.service (612.3 MiB, 1 process): out of memory",
+            "The kernel killed a process (612.3 MiB) in hog.service: out of memory",
+        ),
+        (
+            {
+                "carrier": "kernel",
+                "trigger": "kernel-oom",
+                "outcome": "killed-by-kernel",
+                "domain": "hog.service",
+                "victim_memory_before": 0,
+                "extra": {"task": "hog"},
+            },
+            "The kernel killed hog in hog.service: out of memory",
         ),
     ],
 )

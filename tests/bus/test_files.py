@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The files that the bus reads: policy and activation."""
+
+from __future__ import annotations
+
+import configparser
+import xml.etree.ElementTree as ElementTree
+
+from oomslice.bus.interface import BUS_NAME, MANAGER
+from tests.bus.rig import POLICY, ROOT
+
+
+def test_everyone_may_call_exactly_what_is_not_for_root_alone() -> None:
+    (default,) = (item for item in ElementTree.parse(POLICY).findall("policy") if item.get("context") == "default")
+    allowed = {
+        rule.get("send_member") for rule in default.findall("allow") if rule.get("send_interface") == MANAGER.name
+    }
+    assert allowed == {method.name for method in MANAGER.methods if not method.root_only}
+
+
+def test_every_rule_names_our_destination_and_nothing_else() -> None:
+    for rule in ElementTree.parse(POLICY).iter():
+        if rule.tag in ("allow", "deny"):
+            assert BUS_NAME in (rule.get("send_destination"), rule.get("own")), rule.attrib
+
+
+def test_root_and_the_daemons_user_may_own_the_name() -> None:
+    owners = {
+        policy.get("user")
+        for policy in ElementTree.parse(POLICY).findall("policy")
+        if any(rule.get("own") == BUS_NAME for rule in policy.findall("allow"))
+    }
+    assert owners == {"root", "oomslice"}
+
+
+def test_activation_is_left_to_systemd() -> None:
+    file = ROOT / "units" / f"{BUS_NAME}.service"
+    parser = configparser.ConfigParser()
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read(file)
+    section = parser["D-BUS Service"]
+    assert dict(section) == {
+        "Name": BUS_NAME,
+        "Exec": "/bin/false",
+        "User": "root",
+        "SystemdService": f"dbus-{BUS_NAME}.service",
+    }
