@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import configparser
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 
 from oomslice.bus.interface import BUS_NAME, MANAGER
@@ -45,3 +47,9 @@ def test_activation_is_left_to_systemd() -> None:
         "User": "root",
         "SystemdService": f"dbus-{BUS_NAME}.service",
     }
+
+
+def test_the_transport_loads_where_typing_lost_what_dbus_next_imports() -> None:
+    # Python 3.15.
+    code = "import typing; typing.__dict__.pop('no_type_check_decorator', None); import oomslice.bus.transport"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
