@@ -7,6 +7,11 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# An example that takes long says something of the machine, which may be busy, not of the code.
+settings.register_profile("oomslice", deadline=None)
+settings.load_profile("oomslice")
 
 TESTS = Path(__file__).parent
 MARKED = ("bus", "core", "vm")
