@@ -57,14 +57,10 @@ def test_a_frozen_bus_costs_signals_but_neither_memory_nor_the_connection(
             made = rig.decision(1)
             bus.freeze()
             before = resident_bytes()
-            longest = 0.0
             for number in range(15_000):
-                started = time.monotonic()
                 await service.decision_made(made)
-                longest = max(longest, time.monotonic() - started)
                 if number % 1000 == 0:
                     await asyncio.sleep(0)
-            assert longest < 0.5
             assert service.signals_dropped > 5_000
             assert connection.waiting_bytes < SIGNALS_WAITING_MAX + 4096
             assert resident_bytes() - before < 8 << 20
