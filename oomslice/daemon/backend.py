@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from oomslice import __version__
@@ -34,7 +34,8 @@ class Status:
     """why the newest plan is not in force; empty if it is"""
     kernel_log: bool = False
     """kernel kills are told with process and size, not only counted"""
-    extra: dict[str, Any] = field(default_factory=dict)
+    dropped: Callable[[], tuple[int, int, int]] = lambda: (0, 0, 0)
+    """what could not be told: signals and answers on the bus, entries of the journal"""
 
 
 class DaemonBackend:
@@ -54,6 +55,7 @@ class DaemonBackend:
         """Everything about the condition of core, plan and neighbours."""
         core = self._status.core
         policy = self._planner.policy
+        signals, replies, entries = self._status.dropped()
         return {
             "Armed": core is not None and core.generation > 0,
             "CoreConnected": core is not None,
@@ -71,6 +73,9 @@ class DaemonBackend:
             "Domains": [policy.units[domain.unit].name for domain in policy.domains] if policy else [],
             "OtherDaemons": list(self._planner.other_daemons),
             "LeftToSystemdOomd": [unit.name for unit in policy.units if unit.left_to_oomd] if policy else [],
+            "SignalsDropped": signals,
+            "RepliesDropped": replies,
+            "JournalEntriesDropped": entries,
         }
 
     def carriers(self) -> list[dict[str, Any]]:
@@ -102,7 +107,7 @@ class DaemonBackend:
 
     def configuration_errors(self) -> list[Problem]:
         """What is wrong in unit files and YAML, as of the newest plan."""
-        return list(self._planner.problems)
+        return [*self._planner.problems, *self._store.problems]
 
     def slices(self) -> list[SliceRow]:
         """All units of the plan, parents before children."""

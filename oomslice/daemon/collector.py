@@ -43,13 +43,15 @@ class Collector:
             ring.release(decision)
         return new
 
-    async def announce(self) -> None:
-        """Tells the journal and the bus of every stored decision that they have not heard of."""
+    async def announce(self) -> bool:
+        """Tells journal and bus of every stored decision that they have not heard of. False: try again later."""
         try:
             for decision in self._store.unannounced():
                 if not self._journal.send(decision):
-                    break
+                    return False
                 await self._emit(decision)
                 self._store.announced(decision.id)
         except StoreError as error:
             log.error("decisions cannot be announced: %s", error)
+            return False
+        return True

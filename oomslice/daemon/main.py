@@ -35,6 +35,7 @@ log = logging.getLogger("oomsliced")
 
 SETTLE_SEC = 0.02
 """Units come in bursts (a target, a session): one plan for a burst, but no unit waits longer than this for its plan."""
+ANNOUNCE_RETRY_SEC = 5.0
 READY_SEC = 30.0
 """After this long without a first plan the service counts as started: the core acts on its stored one."""
 RETRY_SEC = 0.5
@@ -50,14 +51,15 @@ class Daemon:
         self._tree.check()
         self._units = UnitsClient(timeout=30.0)
         self._planner = Planner(self._tree, self._units)
-        self._planner.reload()
         self._status = Status()
         self._store = DecisionStore(
             Path(options.state) / "decisions.sqlite", self._planner.configuration.limits.decisions_max
         )
         self._backend = DaemonBackend(self._planner, self._store, self._status, self.reload)
         self._bus = BusService(self._backend)
-        self._collector = Collector(self._store, JournalSender(), boot_id, self._bus.decision_made)
+        self._journal = JournalSender()
+        self._collector = Collector(self._store, self._journal, boot_id, self._bus.decision_made)
+        self._status.dropped = self._dropped
         self._core = CoreLink(options.socket, self._status, self._collect, self.units_changed)
         self._kernel = KernelKills(self._tree.root, self._store, boot_id, lambda _: self._stored.set())
         self._watch = CgroupWatch(self._tree, self.units_changed)
@@ -173,10 +175,15 @@ class Daemon:
 
     async def _announce(self) -> None:
         while True:
-            await self._collector.announce()
-            await self._stored.wait()
+            told = await self._collector.announce()
+            # While journald is stuck there is a reason to look again without a new decision.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stored.wait(), None if told else ANNOUNCE_RETRY_SEC)
             self._stored.clear()
             await self._core.refresh()
+
+    def _dropped(self) -> tuple[int, int, int]:
+        return self._bus.signals_dropped, self._bus.replies_dropped, self._journal.dropped
 
     def _status_text(self) -> str:
         policy = self._planner.policy

@@ -48,7 +48,6 @@ class Planner:
         self._tree = tree
         self._units = units
         self._root = root
-        self._configuration: Configuration | None = None
         self._configuration_problems: tuple[Problem, ...] = ()
         self._settings: dict[str, tuple[tuple[object, ...], UnitSettings, tuple[Problem, ...]]] = {}
         self._generation = time.time_ns() // 1000
@@ -57,14 +56,10 @@ class Planner:
         """what growth and refaults count from: the figures when the newest plan was made, if it needs them"""
         self.problems: tuple[Problem, ...] = ()
         self.other_daemons: tuple[str, ...] = ()
-
-    @property
-    def configuration(self) -> Configuration:
-        """The YAML configuration in force."""
-        if self._configuration is None:
-            self.reload()
-        assert self._configuration is not None
-        return self._configuration
+        self.configuration = Configuration()
+        """the YAML configuration in force"""
+        self._configured = False
+        self.reload()
 
     def reload(self) -> None:
         """Reads the YAML again. If it has errors and there is a good one, that one stays; the errors are kept."""
@@ -74,8 +69,9 @@ class Planner:
         problems = (*unreadable, *found)
         self._configuration_problems = problems
         broken = any(problem.severity is Severity.ERROR for problem in problems)
-        if self._configuration is None or not broken:
-            self._configuration = configuration
+        if not broken or not self._configured:
+            self.configuration = configuration
+            self._configured = True
 
     async def prepare(self, *, full: bool) -> Prepared:
         """Asks systemd for its units and makes the next plan. Raises UnitsError, CgroupError or PlanError."""
