@@ -35,10 +35,12 @@ class CgroupTree:
         root: Path = Path("/sys/fs/cgroup"),
         proc: Path = Path("/proc"),
         getxattr: Callable[[str, str], bytes] = os.getxattr,
+        listxattr: Callable[[str], list[str]] = os.listxattr,
     ) -> None:
         self._root = os.fspath(root)
         self._proc = os.fspath(proc)
         self._getxattr = getxattr
+        self._listxattr = listxattr
 
     def check(self) -> None:
         """Raises CgroupError, saying what is needed, unless this is cgroup v2 with the memory controller."""
@@ -196,7 +198,14 @@ class CgroupTree:
         return self._root + path.rstrip("/")
 
     def _preference(self, directory: str) -> str:
+        # Most cgroups have none of the two: one call tells that, instead of two that fail.
+        try:
+            names = self._listxattr(directory)
+        except OSError:
+            return "none"
         for name in ("omit", "avoid"):  # omit beats avoid, as in systemd-oomd
+            if f"user.oomd_{name}" not in names:
+                continue
             try:
                 value = self._getxattr(directory, f"user.oomd_{name}")
             except OSError:
@@ -214,10 +223,18 @@ class CgroupTree:
     def _text(directory: str, name: str) -> str:
         """The file's text, or "" if there is none (any more)."""
         try:
-            with open(f"{directory}/{name}", "rb") as file:
-                return file.read(FILE_SIZE_MAX).decode("ascii", "replace")
+            descriptor = os.open(f"{directory}/{name}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return ""
+        try:
+            text = b""
+            while len(text) < FILE_SIZE_MAX and (more := os.read(descriptor, FILE_SIZE_MAX)):
+                text += more
+            return text.decode("ascii", "replace")
+        except OSError:  # ENODEV: removed meanwhile
+            return ""
+        finally:
+            os.close(descriptor)
 
 
 def _number(text: str) -> int:

@@ -9,6 +9,7 @@ import os
 import shutil
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,13 +24,13 @@ USER = "/user.slice/user-1000.slice/user@1000.service"
 MIB = 1 << 20
 
 
-def no_attributes(path: str, name: str) -> bytes:
-    raise OSError(errno.ENODATA, "No data available")
+def no_attributes(path: str) -> list[str]:
+    return []
 
 
 @pytest.fixture
 def desktop() -> CgroupTree:
-    return CgroupTree(DESKTOP, FIXTURES / "desktop.proc", no_attributes)
+    return CgroupTree(DESKTOP, FIXTURES / "desktop.proc", listxattr=no_attributes)
 
 
 @pytest.fixture
@@ -90,11 +91,19 @@ def test_preference_is_that_of_the_attributes_and_omit_beats_avoid(
 ) -> None:
     def getxattr(path: str, name: str) -> bytes:
         assert path == str(DESKTOP / "init.scope")
-        if name not in attributes:
-            raise OSError(errno.ENODATA, "No data available")
         return attributes[name]
 
-    assert CgroupTree(DESKTOP, getxattr=getxattr).read("/init.scope").preference == preference
+    tree = CgroupTree(DESKTOP, getxattr=getxattr, listxattr=lambda path: [*attributes, "user.delegate"])
+    assert tree.read("/init.scope").preference == preference
+
+
+def test_attributes_that_cannot_be_read_or_vanish_are_none() -> None:
+    def refuse(*arguments: object) -> Any:
+        raise OSError(errno.ENODATA, "No data available")
+
+    assert CgroupTree(DESKTOP, listxattr=refuse).read("/init.scope").preference == "none"
+    tree = CgroupTree(DESKTOP, getxattr=refuse, listxattr=lambda path: ["user.oomd_omit"])
+    assert tree.read("/init.scope").preference == "none"
 
 
 def test_real_attributes_are_read(copy: Path) -> None:
@@ -134,7 +143,7 @@ def made(root: Path, path: str) -> Path:
 
 
 def below(copy: Path) -> set[str]:
-    tree = CgroupTree(copy, getxattr=no_attributes)
+    tree = CgroupTree(copy, listxattr=no_attributes)
     return {cgroup.path.removeprefix(USER) for cgroup in tree.walk_user_units(USER)}
 
 
