@@ -35,7 +35,7 @@ deb: setup ## dist/oomslice_VERSION_ARCH.deb, built in a trixie root
 
 .PHONY: bench
 bench: build ## the figures: times, memory, wakeups
-	@$(PYTHON) -m tests.bench
+	@$(PYTHON) -m tests.bench.machine_bench
 
 .PHONY: lint
 lint: build ## ruff, mypy, clang-format, shellcheck, systemd-analyze verify
