@@ -126,7 +126,7 @@ class CgroupTree:
             with contextlib.suppress(OSError), os.scandir(queue.pop()) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
-                        names[entry.inode()] = entry.name
+                        names[entry.inode()] = _shown(entry.name)
                         queue.append(entry.path)
         return names
 
@@ -235,6 +235,11 @@ class CgroupTree:
             return ""
         finally:
             os.close(descriptor)
+
+
+def _shown(name: str) -> str:
+    """A name that a user may have chosen, fit for a terminal, D-Bus and the store."""
+    return name if name.isprintable() else name.encode("unicode_escape", "backslashreplace").decode("ascii")
 
 
 def _number(text: str) -> int:

@@ -162,6 +162,9 @@ def _parts(path: str) -> list[str]:
     return path.split("/")
 
 
+_NOTHING = _Layered(UnitSettings(), {}, frozenset(), frozenset())
+
+
 class _Layers:
     """Puts a unit's settings together from its files, tiers and rules."""
 
@@ -187,6 +190,8 @@ class _Layers:
                 layers += self._tier(rule.settings, complain=False)
                 if rule.source.file.startswith(SHIPPED):
                     shipped_layers.update(range(first, len(layers)))
+        if not layers:
+            return _NOTHING
         values: dict[str, Any] = {}
         origins: dict[str, str] = {}
         sources: dict[str, Source] = {}

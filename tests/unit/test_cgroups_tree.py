@@ -275,3 +275,10 @@ def test_names_by_id_cover_the_whole_tree(tmp_path: Path) -> None:
         path.stat().st_ino: path.name
         for path in (tmp_path / "a.slice", tmp_path / "a.slice/b.service", tmp_path / "a.slice/b.service/inner")
     }
+
+
+def test_names_that_users_chose_are_made_fit_to_be_shown(copy: Path) -> None:
+    for name in (b"evil\x1b[2J\n.scope", b"bytes\xff.scope"):
+        os.mkdir(os.fsencode(copy / "system.slice") + b"/" + name)
+    shown = set(CgroupTree(copy).names().values())
+    assert {"evil\\x1b[2J\\n.scope", "bytes\\udcff.scope", "ssh.service"} <= shown
