@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""One booted machine for each kernel and amount of swap, shared by all scenarios that want such a one."""
+"""One booted machine for each kernel, shared by all scenarios."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from .machine import Machine, installed_disk
 
 SCENARIO_TIMEOUT = 3600
 """Seconds: a backstop. One scenario may have to wait for the image, the package, its turn and the boot."""
+
+SWAP_MB = 1024
+"""Swap that a scenario may turn on."""
 
 NOT_PACKAGED = ("tests/", "tools/", ".ci/", ".cache/", "Makefile")
 
@@ -65,16 +68,10 @@ def kernel(request: pytest.FixtureRequest, base: Image) -> str:
     return base.kernels[0 if request.param == "stable-kernel" else -1]
 
 
-@pytest.fixture(scope="session", params=[0], ids=["no-swap"])
-def swap_mb(request: pytest.FixtureRequest) -> int:
-    """MiB of swap. A scenario that wants swap parametrises this."""
-    return int(request.param)
-
-
 @pytest.fixture(scope="session")
-def machine(base: Image, disk: Path, kernel: str, swap_mb: int) -> Iterator[Machine]:
+def machine(base: Image, disk: Path, kernel: str) -> Iterator[Machine]:
     """The booted machine."""
-    with Machine(base, kernel, disk=disk, swap_mb=swap_mb) as machine:
+    with Machine(base, kernel, disk=disk, swap_mb=SWAP_MB) as machine:
         print(f"booted Linux {kernel} in {machine.boot_seconds:.0f} s")
         yield machine
 

@@ -28,6 +28,7 @@ class Lab:
         self.kernel_kills = 0
         self._units: list[str] = []
         self._files: list[str] = []
+        self._swap = False
 
     # Before and after
 
@@ -43,6 +44,8 @@ class Lab:
         if self._units:
             units = " ".join(shlex.quote(unit) for unit in reversed(self._units))
             machine.run(f"systemctl kill -s KILL {units} 2>/dev/null; systemctl stop {units}")
+        if self._swap:
+            machine.check("swapoff /dev/vdc", timeout=300)
         for path in self._files:
             machine.run(f"rm -f {shlex.quote(path)}; rmdir --ignore-fail-on-non-empty $(dirname {shlex.quote(path)})")
         machine.check(
@@ -53,6 +56,11 @@ class Lab:
             machine.check("systemctl reload oomsliced.service")
         total = int(machine.check("grep MemTotal /proc/meminfo").split()[1]) // 1024
         machine.wait_for("memory is free again", lambda: machine.available_mb() > total - 320, timeout=60)
+
+    def use_swap(self) -> None:
+        """Turn the machine's swap on, until the scenario ends."""
+        self.machine.check("swapon /dev/vdc")
+        self._swap = True
 
     # Settings
 

@@ -54,7 +54,8 @@ class Result:
 class Machine:
     """A booted machine, as a context manager.
 
-    `disk` is the root disk: nothing is ever written to it unless `keep` is set. `swap_mb` of 0 means no swap.
+    `disk` is the root disk: nothing is ever written to it unless `keep` is set. With `swap_mb` there is a disk for swap,
+    /dev/vdc, which is not used until somebody says swapon.
     """
 
     def __init__(
@@ -130,8 +131,6 @@ class Machine:
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=self._directory
         )
         self._connect(started + BOOT_TIMEOUT)
-        if self.swap_mb:
-            self.check("swapon /dev/vdc")
         self.check(
             "until systemctl is-system-running --quiet --wait || [ $? = 1 ]; do sleep 0.2; done", timeout=BOOT_TIMEOUT
         )

@@ -3,14 +3,11 @@
 
 from __future__ import annotations
 
-import pytest
-
 from .lab import Lab
-
-pytestmark = pytest.mark.parametrize("swap_mb", [1024], ids=["swap"], indirect=True)
 
 
 def test_with_swap_the_hog_dies_only_when_swap_is_used_up_and_the_important_service_lives(lab: Lab) -> None:
+    lab.use_swap()
     lab.drop_in("high.slice", "Priority=500")
     lab.drop_in("low.slice", "Priority=-200")
     lab.daemon_reload()
@@ -28,6 +25,7 @@ def test_with_swap_the_hog_dies_only_when_swap_is_used_up_and_the_important_serv
 
 
 def test_with_swap_two_priorities_die_in_order(lab: Lab) -> None:
+    lab.use_swap()
     lab.drop_in("first.service", "Priority=-300")
     lab.drop_in("second.service", "Priority=-100")
     lab.start_service("first", 60)
