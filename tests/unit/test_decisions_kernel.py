@@ -570,11 +570,10 @@ def test_the_watch_tells_of_what_is_there_at_its_start(tmp_path: Path) -> None:
             events.write_text("oom_kill 1\n")
 
     with DecisionStore(tmp_path / "store", 10) as store:
-        started = time.monotonic()
         before = len(os.listdir("/proc/self/fd"))
         asyncio.run(main())
         assert [item.victim for item in made] == ["a.slice"]
-        assert time.monotonic() - started < 5 and len(os.listdir("/proc/self/fd")) <= before
+        assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_a_decision_of_the_kernel_is_stored_like_any_other(machine: Machine) -> None:

@@ -101,7 +101,7 @@ def test_a_trigger_that_does_not_fire_lets_the_time_pass() -> None:
     with kernel.psi_trigger("/proc/pressure/memory", PressureTrigger(PsiKind.FULL, 2_000_000, 2_000_000)) as trigger:
         start = time.monotonic()
         assert trigger.wait(timeout=0.05) is False
-        assert 0.04 < time.monotonic() - start < 5
+        assert time.monotonic() - start > 0.04
         assert trigger.wait(timeout=0) is False
         assert not os.get_inheritable(trigger.fileno())
 
