@@ -9,7 +9,6 @@ import dataclasses
 import os
 import shutil
 import socket
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
