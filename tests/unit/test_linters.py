@@ -54,9 +54,8 @@ def interpreted_by(*names: str) -> tuple[str, ...]:
     for path in tracked():
         with (TOP / path).open("rb") as file:
             first = file.readline(200)
-        if first.startswith(b"#!") and first.decode(errors="replace").split()[0].split("/")[-1] in names:
-            found.append(str(path))
-        elif first.startswith(b"#!/usr/bin/env ") and first.split()[1].decode(errors="replace") in names:
+        words = first.decode(errors="replace").removeprefix("#!/usr/bin/env ").removeprefix("#!").split()
+        if first.startswith(b"#!") and words and words[0].split("/")[-1] in names:
             found.append(str(path))
     return tuple(found)
 
