@@ -54,7 +54,7 @@ class Result:
 class Machine:
     """A booted machine, as a context manager.
 
-    `disk` is the root disk: nothing is ever written to it unless `keep` is set. With `swap_mb` there is a disk for swap,
+    `disk` is the root disk: nothing is written to it for good unless `keep` is set. `swap_mb` adds a swap disk,
     /dev/vdc, which is not used until somebody says swapon.
     """
 
