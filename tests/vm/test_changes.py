@@ -39,18 +39,25 @@ def test_unit_removed_between_plan_and_kill_costs_nobody_else_his_life(lab: Lab)
     assert "freed" not in [decision["outcome"] for decision in lab.decisions() if decision["victim"] == "gone.service"]
 
 
-def test_unit_that_came_anew_under_the_same_name_is_not_the_one_of_the_old_plan(lab: Lab) -> None:
+def test_unit_that_came_anew_keeps_its_settings_and_is_known_as_another_cgroup(lab: Lab) -> None:
     lab.drop_in("reborn.service", "Priority=-500")
+    lab.drop_in("precious.service", "Protect=yes")
     lab.drop_in("hog.service", "Priority=-100")
     lab.start_service("reborn", 50)
+    lab.start_service("precious", 50)
     lab.start_hog("hog", wait_for="go")
     lab.wait_planned(reborn=-500, hog=-100)
+    planned = lab.slice("reborn.service")["CgroupId"]
     pid = lab.machine.main_pid("oomsliced.service")
-    lab.machine.check(f"kill -STOP {pid} && systemctl stop reborn.service")
-    # Same name, same path, other cgroup: no plan has spoken of it.
+    lab.machine.check(f"kill -STOP {pid} && systemctl stop reborn.service precious.service")
+    # Same names, same paths, other cgroups: no plan has spoken of these.
     lab.start_service("reborn", 50)
+    lab.start_service("precious", 50)
     lab.go()
     lab.wait_until_dead("hog")
-    assert lab.lives("reborn")
+    assert lab.lives("precious")
     lab.machine.check(f"kill -CONT {pid}")
+    decision = lab.assert_killed("reborn")
+    assert decision["victim_priority"] == -500
+    assert decision["victim_cgroup_id"] != planned
     lab.assert_killed("hog")
