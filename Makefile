@@ -29,6 +29,10 @@ test-bus: build ## org.oomslice1 on a bus of its own
 test-vm: build ## virtual machines that run out of memory
 	@tools/run-tests vm
 
+.PHONY: test-vm-all
+test-vm-all: build ## as test-vm, every scenario on both kernels: an hour
+	@OOMSLICE_VM_ALL=1 tools/run-tests vm
+
 .PHONY: deb
 deb: setup ## dist/oomslice_VERSION_ARCH.deb, built in a trixie root
 	@tools/build-deb

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from .lab import Lab
 
 
+@pytest.mark.both_kernels
 def test_hog_in_low_slice_dies_and_important_service_lives(lab: Lab) -> None:
     lab.drop_in("high.slice", "Priority=500")
     lab.drop_in("low.slice", "Priority=-200")
@@ -51,6 +54,7 @@ def test_protected_service_lives_though_the_victim_is_a_tenth_of_it(lab: Lab) ->
     assert lab.lives("big")
 
 
+@pytest.mark.both_kernels
 def test_unit_of_eighty_small_growing_processes_dies_at_once(lab: Lab) -> None:
     lab.drop_in("many.service", "Priority=-10")
     lab.start_service("single", 250)
@@ -76,6 +80,7 @@ def test_eighty_small_processes_count_as_one_big_unit_among_equals(lab: Lab) -> 
     assert lab.lives("single")
 
 
+@pytest.mark.both_kernels
 def test_two_hogs_in_two_priorities_die_in_order_and_one_at_a_time(lab: Lab) -> None:
     lab.drop_in("first.service", "Priority=-300")
     lab.drop_in("second.service", "Priority=-100")

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 import time
 
+import pytest
+
 from .lab import Lab
 
 NO_RESTART = "/run/systemd/system/oomsliced.service.d/90-test.conf"
@@ -71,6 +73,7 @@ def test_daemon_killed_right_after_the_kill(lab: Lab) -> None:
     assert lab.victims() == ["hog.service"]
 
 
+@pytest.mark.both_kernels
 def test_core_is_back_within_a_second_with_its_plan_and_acts_on_it(lab: Lab) -> None:
     lab.drop_in("hog.service", "Priority=-100")
     lab.start_service("kept", 150)

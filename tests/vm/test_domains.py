@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from .lab import HOG, Lab
 
 
+@pytest.mark.both_kernels
 def test_slice_with_its_own_trigger_pays_itself_while_the_machine_has_memory_to_spare(lab: Lab) -> None:
     lab.write("/etc/systemd/system/jail.slice", "[Slice]\nMemoryHigh=160M\nMemoryMax=400M\nMemorySwapMax=0\n")
     lab.drop_in("jail.slice", "PressureTrigger=some 100ms/1s")
@@ -61,6 +64,7 @@ def test_user_cannot_raise_his_own_units_above_the_systems(lab: Lab) -> None:
     assert lab.kernel_killed() == 0
 
 
+@pytest.mark.both_kernels
 def test_kill_by_the_kernel_at_a_units_own_limit_becomes_a_decision(lab: Lab) -> None:
     lab.start_service("bystander", 50)
     lab.start_hog("limited", rate=60, max_mb=200, MemoryMax="80M", MemorySwapMax="0")

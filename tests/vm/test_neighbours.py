@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from .lab import Lab
 
 NEEDED = (
@@ -65,6 +67,7 @@ def test_bare_installation_would_not_choose_needed_units_even_if_nobody_else_is_
     assert explained["ssh.service"] == "protected"
 
 
+@pytest.mark.both_kernels
 def test_healthy_machine_under_load_loses_nobody(lab: Lab) -> None:
     lab.start_service("steady", 150)
     lab.wait_planned(steady=0)

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from .lab import Lab
 
 
+@pytest.mark.both_kernels
 def test_with_swap_the_hog_dies_only_when_swap_is_used_up_and_the_important_service_lives(lab: Lab) -> None:
     lab.use_swap()
     lab.drop_in("high.slice", "Priority=500")
