@@ -11,16 +11,7 @@
 #include <fcntl.h>
 #include <stddef.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
-
-struct entry {
-        uint64_t inode;
-        int64_t offset;
-        unsigned short size;
-        unsigned char type;
-        char name[];
-};
 
 static void append(struct oomslice_processes *processes, int32_t pid) {
         /* The kernel shows processes of an outer PID namespace as 0: they cannot be named from here. */
@@ -80,7 +71,7 @@ static void list_child(int parent, const char *name, uint32_t depth, uint32_t *l
 static void list_directory(int directory, uint32_t depth, uint32_t *leftp,
                            struct oomslice_processes *processes) {
         /* One buffer per level: an outer directory is still being read while an inner one is. */
-        static _Alignas(struct entry) char buffers[OOMSLICE_PROCESSES_DEPTH][1024];
+        static _Alignas(struct dirent64) char buffers[OOMSLICE_PROCESSES_DEPTH][1024];
         struct stat status;
 
         /* A cgroup directory has one link for each child besides its own two: most units have none to look at. */
@@ -88,20 +79,20 @@ static void list_directory(int directory, uint32_t depth, uint32_t *leftp,
             lseek(directory, 0, SEEK_SET) < 0)
                 return;
         for (;;) {
-                long size = syscall(SYS_getdents64, directory, buffers[depth], sizeof(buffers[depth]));
+                ssize_t size = getdents64(directory, buffers[depth], sizeof(buffers[depth]));
 
                 if (size <= 0)
                         return;
                 for (long at = 0; at < size;) {
-                        const struct entry *entry = (const struct entry *)(buffers[depth] + at);
+                        const struct dirent64 *entry = (const struct dirent64 *)(buffers[depth] + at);
 
-                        at += entry->size;
-                        if (entry->type != DT_DIR || entry->name[0] == '.')
+                        at += entry->d_reclen;
+                        if (entry->d_type != DT_DIR || entry->d_name[0] == '.')
                                 continue;
                         if (*leftp == 0)
                                 return;
                         (*leftp)--;
-                        list_child(directory, entry->name, depth + 1, leftp, processes);
+                        list_child(directory, entry->d_name, depth + 1, leftp, processes);
                 }
         }
 }

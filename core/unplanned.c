@@ -12,19 +12,9 @@
 #include <fcntl.h>
 #include <stdbool.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "cgroup.h"
-
-/* As the kernel writes it (include/linux/dirent.h); glibc has no name for it. */
-struct entry {
-        uint64_t inode;
-        int64_t offset;
-        unsigned short size;
-        unsigned char type;
-        char name[];
-};
 
 struct search {
         const struct oomslice_force *force;
@@ -33,7 +23,7 @@ struct search {
 };
 
 /* One per level of the search, since an outer directory is still being read while an inner one is. */
-static _Alignas(struct entry) char buffers[OOMSLICE_UNPLANNED_DEPTH + 1][2048];
+static _Alignas(struct dirent64) char buffers[OOMSLICE_UNPLANNED_DEPTH + 1][2048];
 
 static bool ends_with(const char *text, const char *end) {
         size_t text_size = strlen(text), end_size = strlen(end);
@@ -54,20 +44,20 @@ static bool is_skipped(const char *name) {
 
 static void search_directory(struct search *search, int directory, int32_t heir_of, uint32_t depth);
 
-static void visit(struct search *search, int directory, const struct entry *entry, int32_t heir_of,
+static void visit(struct search *search, int directory, const struct dirent64 *entry, int32_t heir_of,
                   uint32_t depth) {
         struct oomslice_unplanned *unplanned = &search->found[search->count];
-        size_t length = strlen(entry->name);
+        size_t length = strlen(entry->d_name);
         uint64_t id;
         int fd;
 
-        if (entry->type != DT_DIR || is_skipped(entry->name) || length >= sizeof(unplanned->name) ||
-            oomslice_force_find(search->force, entry->inode) >= 0)
+        if (entry->d_type != DT_DIR || is_skipped(entry->d_name) || length >= sizeof(unplanned->name) ||
+            oomslice_force_find(search->force, entry->d_ino) >= 0)
                 return;
-        fd = openat(directory, entry->name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+        fd = openat(directory, entry->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
         if (fd < 0)
                 return;
-        if (is_searched(entry->name)) {
+        if (is_searched(entry->d_name)) {
                 if (depth < OOMSLICE_UNPLANNED_DEPTH)
                         search_directory(search, fd, heir_of, depth + 1);
         } else if (oomslice_cgroup_id(fd, &id) == 0 && oomslice_force_find(search->force, id) < 0 &&
@@ -78,7 +68,7 @@ static void visit(struct search *search, int directory, const struct entry *entr
                 } else {
                         unplanned->cgroup_id = id;
                         unplanned->heir_of = heir_of;
-                        memcpy(unplanned->name, entry->name, length + 1);
+                        memcpy(unplanned->name, entry->d_name, length + 1);
                         search->count++;
                 }
         }
@@ -89,15 +79,15 @@ static void search_directory(struct search *search, int directory, int32_t heir_
         if (lseek(directory, 0, SEEK_SET) < 0)
                 return;
         while (search->count < OOMSLICE_UNPLANNED_MAX) {
-                long size = syscall(SYS_getdents64, directory, buffers[depth], sizeof(buffers[depth]));
+                ssize_t size = getdents64(directory, buffers[depth], sizeof(buffers[depth]));
 
                 if (size <= 0)
                         return;
                 for (long at = 0; at < size && search->count < OOMSLICE_UNPLANNED_MAX;) {
-                        const struct entry *entry = (const struct entry *)(buffers[depth] + at);
+                        const struct dirent64 *entry = (const struct dirent64 *)(buffers[depth] + at);
 
                         visit(search, directory, entry, heir_of, depth);
-                        at += entry->size;
+                        at += entry->d_reclen;
                 }
         }
 }
