@@ -125,7 +125,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
     try:
-        options = build_parser().parse_args(arguments)
+        try:
+            options = build_parser().parse_args(arguments)
+        except SystemExit:
+            sys.stdout.flush()  # of --help, while a reader that has gone is still no error
+            raise
         code = options.run(options, terminal_of(sys.stdout))
         sys.stdout.flush()
         return int(code)

@@ -74,8 +74,11 @@ def as_systemd_says(text: str) -> list[str]:
 def shortened(messages: Sequence[str]) -> list[str]:
     short: list[str] = []
     for message in messages:
-        if found := re.fullmatch(r"Invalid CPU weight, ignoring: (.*)", message):
-            short.append(f"value {found[1]}")
+        # systemd 252 and 257.
+        if found := re.fullmatch(
+            r"Invalid CPU weight, ignoring: (.*)|Failed to parse CPUWeight=(.*), ignoring: Invalid argument", message
+        ):
+            short.append(f"value {found[1] or found[2]}")
         elif message.startswith("Missing '='"):
             short.append("Missing '='")
         elif message.startswith("Missing key"):
