@@ -131,14 +131,17 @@ def test_protected_unit_is_never_chosen_even_if_it_is_the_one_that_grows(lab: La
 
 
 def test_dry_run_decides_and_records_but_nobody_dies_of_it(lab: Lab) -> None:
-    lab.drop_in("rehearsal.service", "DryRun=yes\nPriority=-100")
-    # It stops by itself short of the kernel's own killer.
-    lab.start_hog("rehearsal", rate=60, max_mb=lab.machine.available_mb() - 20, wait_for="go")
-    lab.wait_planned(rehearsal=-100)
+    # A slice at its MemoryHigh= stalls for as long as one likes; the whole machine would end with the kernel's killer.
+    lab.write("/etc/systemd/system/jail.slice", "[Slice]\nMemoryHigh=100M\nMemoryMax=400M\nMemorySwapMax=0\n")
+    lab.drop_in("jail.slice", "PressureTrigger=some 100ms/1s\nDryRun=yes")
+    lab.daemon_reload()
+    lab.start_hog("rehearsal", rate=40, max_mb=200, slice="jail.slice", wait_for="go")
+    lab.wait_planned(rehearsal=0)
     lab.go()
-    lab.machine.wait_for("a decision", lab.victims, 60)
+    lab.machine.wait_for("a decision", lab.victims, 120)
     decision = lab.decisions()[0]
     assert decision["victim"] == "rehearsal.service"
+    assert decision["domain"] == "jail.slice"
     assert decision["outcome"] == "dry-run"
     assert decision["signal_usec"] == 0
     assert lab.machine.active("rehearsal")
