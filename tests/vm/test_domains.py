@@ -39,7 +39,7 @@ def test_application_of_a_user_goes_before_a_bigger_service_of_the_system(lab: L
     lab.machine.wait_for(
         "the plan has the application", lambda: lab.slice("app-editor.service").get("Priority") == -100, 60
     )
-    lab.start_hog("filler", rate=60, max_mb=lab.machine.available_mb() - 10, slice="agent.slice")
+    lab.start_hog("filler", rate=60, max_mb=lab.machine.available_mb() + 30, slice="agent.slice")
     decision = lab.decision_about("app-editor.service", timeout=120)
     assert decision["outcome"] == "freed", decision
     assert decision["carrier"] == "core"
