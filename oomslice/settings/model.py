@@ -216,7 +216,7 @@ class MachineTriggers:
     available_thrash: Amount = Amount(permyriad=1000)
     """act at or below this MemAvailable when `thrash` fires, whatever swap is free"""
     sign: PressureTrigger = PressureTrigger(PsiKind.SOME, 2_000, 500_000)
-    thrash: PressureTrigger = PressureTrigger(PsiKind.FULL, 400_000, 1_000_000)
+    thrash: PressureTrigger = PressureTrigger(PsiKind.FULL, 5_000_000, 10_000_000)
 
 
 @dataclass(frozen=True, slots=True)

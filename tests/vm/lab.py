@@ -15,6 +15,7 @@ from .machine import CommandError, Machine
 
 HOG = "/opt/vmtest/hog"
 SERVICE = "/opt/vmtest/service"
+OOMD = "systemd-oomd.service systemd-oomd.socket"
 SETTLED_MB = 64
 """MemAvailable may differ from what it was by this much between scenarios."""
 
@@ -28,6 +29,7 @@ class Lab:
         self.kernel_kills = 0
         self._units: list[str] = []
         self._files: list[str] = []
+        self._masked = False
         self._swap = False
 
     # Before and after
@@ -46,6 +48,8 @@ class Lab:
             machine.run(f"systemctl kill -s KILL {units} 2>/dev/null; systemctl stop {units}")
         if self._swap:
             machine.check("swapoff /dev/vdc", timeout=300)
+        if self._masked:
+            machine.check(f"systemctl unmask --runtime {OOMD}")
         for path in self._files:
             machine.run(f"rm -f {shlex.quote(path)}; rmdir --ignore-fail-on-non-empty $(dirname {shlex.quote(path)})")
         machine.check(
@@ -130,7 +134,12 @@ class Lab:
     # A user
 
     def start_user_manager(self) -> None:
-        """The user manager of the user "tester", as a login would start it."""
+        """The user manager of the user "tester", as a login would start it, on a machine without systemd-oomd.
+
+        With it, Debian marks every user manager for systemd-oomd and starts that along: its units would be left to it.
+        """
+        self.machine.check(f"systemctl mask --runtime {OOMD}; systemctl stop {OOMD}")
+        self._masked = True
         self._units.append("user@1000.service")
         self.machine.check("systemctl start user@1000.service", timeout=120)
 

@@ -9,7 +9,7 @@ from .lab import Lab
 
 
 @pytest.mark.both_kernels
-def test_with_swap_the_hog_dies_only_when_swap_is_used_up_and_the_important_service_lives(lab: Lab) -> None:
+def test_with_swap_the_hog_dies_when_that_is_used_up_or_nothing_else_runs_any_more(lab: Lab) -> None:
     lab.use_swap()
     lab.drop_in("high.slice", "Priority=500")
     lab.drop_in("low.slice", "Priority=-200")
@@ -21,9 +21,14 @@ def test_with_swap_the_hog_dies_only_when_swap_is_used_up_and_the_important_serv
     lab.wait_until_dead("hog", timeout=400)
     decision = lab.assert_killed("hog")
     assert decision["swap_total"] > 900 << 20
+    swapped = decision["swap_total"] - decision["swap_free"]
     if decision["trigger"] == "memory-available":
         assert decision["swap_free"] <= decision["swap_free_limit"]
-    assert decision["victim_memory_before"] + (decision["swap_total"] - decision["swap_free"]) > 800 << 20
+    else:
+        # Or it kept the whole machine from working for seconds: an emulated disk is slow.
+        assert decision["trigger"] == "thrash"
+        assert decision["pressure"] == "full 5s/10s"
+    assert swapped > 0
     assert lab.lives("important")
 
 
