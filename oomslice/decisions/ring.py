@@ -116,6 +116,10 @@ class Ring:
 
 def _decision(record: Any, ring_id: int, names: Mapping[int, str], boot_id: str) -> Decision:
     pressure = record.pressure
+    victim_cgroup_id = int(record.victim_cgroup_id)
+    victim = _name(record.victim_name, victim_cgroup_id, names) if victim_cgroup_id else ""
+    # A victim younger than the plan is in no list, and its cgroup is gone by now: the record alone knows its name.
+    names = {victim_cgroup_id: victim, **names}
     candidates = tuple(
         Candidate(
             name=names.get(int(candidate.cgroup_id)) or f"cgroup:{int(candidate.cgroup_id)}",
@@ -126,7 +130,6 @@ def _decision(record: Any, ring_id: int, names: Mapping[int, str], boot_id: str)
         )
         for candidate in record.candidates[0 : min(record.candidates_count, lib.OOMSLICE_RECORD_CANDIDATES)]
     )
-    victim_cgroup_id = int(record.victim_cgroup_id)
     return Decision(
         id=f"{ring_id:016x}-{int(record.sequence)}",
         boot_id=boot_id,
@@ -141,7 +144,7 @@ def _decision(record: Any, ring_id: int, names: Mapping[int, str], boot_id: str)
         death_usec=int(record.death_us),
         memory_back_usec=int(record.memory_back_us),
         rank_by=RANKS.get(record.rank_by, f"rank-{int(record.rank_by)}"),
-        victim=_name(record.victim_name, victim_cgroup_id, names) if victim_cgroup_id else "",
+        victim=victim,
         victim_cgroup_id=victim_cgroup_id,
         victim_priority=int(record.victim_priority),
         victim_memory_before=int(record.victim_memory_before),

@@ -170,6 +170,17 @@ def test_no_candidate_has_no_victim(core: Core) -> None:
         assert next(ring.drain({0: "x"}, "boot")).victim == ""
 
 
+def test_a_victim_that_no_plan_knows_has_its_name_among_the_candidates_too(core: Core) -> None:
+    record = core.write(final=False, victim_cgroup_id=77, victim_name=b"young.service", candidates_count=2)
+    record.candidates[0].cgroup_id = 77
+    record.candidates[1].cgroup_id = 78
+    lib.oomslice_ring_set_state(record, lib.OOMSLICE_RECORD_FINAL)
+    with Ring(core.fd) as ring:
+        decision = next(ring.drain({}, "boot"))
+    assert decision.victim == "young.service"
+    assert [candidate.name for candidate in decision.candidates] == ["young.service", "cgroup:78"]
+
+
 def test_a_damaged_record_gives_an_odd_decision_and_no_exception(core: Core) -> None:
     record = core.write(final=False)
     noise = ffi.buffer(record)
