@@ -39,6 +39,9 @@ def test_application_of_a_user_goes_before_a_bigger_service_of_the_system(lab: L
     lab.machine.wait_for(
         "the plan has the application", lambda: lab.slice("app-editor.service").get("Priority") == -100, 60
     )
+    current = f"/sys/fs/cgroup{lab.slice('app-editor.service')['ControlGroup']}/memory.current"
+    lab.machine.wait_for("it has grown", lambda: int(lab.machine.check(f"cat {current}")) > 240 << 20, 60)
+    # A little more than there is, and far less than what the application gives back.
     lab.start_hog("filler", rate=60, max_mb=lab.machine.available_mb() + 30, slice="agent.slice")
     decision = lab.decision_about("app-editor.service", timeout=120)
     assert decision["outcome"] == "freed", decision
