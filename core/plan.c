@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdalign.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -19,7 +20,9 @@ static const char magic[8] = {'O', 'O', 'M', 'S', 'L', 'P', 'L', 'N'};
 
 enum {
         UNIT_FLAGS_ALL = OOMSLICE_UNIT_CANDIDATE | OOMSLICE_UNIT_PROTECTED | OOMSLICE_UNIT_SELF |
-                         OOMSLICE_UNIT_LEFT_TO_OOMD | OOMSLICE_UNIT_DRY_RUN,
+                         OOMSLICE_UNIT_LEFT_TO_OOMD | OOMSLICE_UNIT_DRY_RUN | OOMSLICE_UNIT_TAKEN,
+        UNIT_FLAGS_UNTAKABLE = OOMSLICE_UNIT_PROTECTED | OOMSLICE_UNIT_SELF | OOMSLICE_UNIT_LEFT_TO_OOMD |
+                               OOMSLICE_UNIT_CANDIDATE,
         SEALS_ALL = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE,
 };
 
@@ -28,6 +31,8 @@ _Static_assert(sizeof(struct oomslice_plan_header) % alignof(struct oomslice_pla
                "units are aligned");
 _Static_assert(sizeof(struct oomslice_plan_unit) % alignof(struct oomslice_plan_domain) == 0,
                "domains are aligned");
+_Static_assert(sizeof(struct oomslice_plan_domain) % alignof(struct oomslice_plan_step) == 0,
+               "steps are aligned");
 
 static uint64_t fnv1a(uint64_t hash, const void *data, size_t size) {
         const unsigned char *bytes = data;
@@ -51,10 +56,11 @@ static uint64_t checksum(const void *data, size_t size) {
         return fnv1a(hash, (const unsigned char *)data + after, size - after);
 }
 
-/* What the counts of a header add up to. 64 bits hold the sum of any three 32-bit counts times 40. */
+/* What the counts of a header add up to. 64 bits hold the sum of any four 32-bit counts times 64. */
 static uint64_t size_by_counts(const struct oomslice_plan_header *header) {
         return sizeof(*header) + (uint64_t)header->units_count * sizeof(struct oomslice_plan_unit) +
-               (uint64_t)header->domains_count * sizeof(struct oomslice_plan_domain) + header->names_size;
+               (uint64_t)header->domains_count * sizeof(struct oomslice_plan_domain) +
+               (uint64_t)header->steps_count * sizeof(struct oomslice_plan_step) + header->names_size;
 }
 
 static int size_is_possible(uint64_t size) {
@@ -118,7 +124,7 @@ static int check_header(const struct oomslice_plan_header *header, size_t size) 
                 return OOMSLICE_PLAN_E_SIZE;
         if (header->units_count < 1 || header->units_count > OOMSLICE_PLAN_UNITS_MAX ||
             header->domains_count < 1 || header->domains_count > OOMSLICE_PLAN_DOMAINS_MAX ||
-            header->reserved != 0)
+            header->steps_count > OOMSLICE_PLAN_STEPS_MAX)
                 return OOMSLICE_PLAN_E_BOUNDS;
         /* Generation 0 is "no plan yet" to the core. */
         if (header->generation == 0)
@@ -146,20 +152,82 @@ static int name_is_valid(const char *names, uint32_t names_size, uint32_t offset
         return length > 0 && length < left;
 }
 
+static bool step_is_valid(const struct oomslice_plan *plan, const struct oomslice_plan_step *step) {
+        bool text = false, amount = false;
+
+        switch (step->kind) {
+        case OOMSLICE_STEP_PURGE:
+        case OOMSLICE_STEP_START:
+                if (step->text == OOMSLICE_PLAN_NO_TEXT)
+                        return false;
+                text = true;
+                break;
+        case OOMSLICE_STEP_CHECKPOINT:
+                text = true;
+                break;
+        case OOMSLICE_STEP_THROTTLE:
+                if (step->amount < 1 || step->amount > 100)
+                        return false;
+                amount = true;
+                break;
+        case OOMSLICE_STEP_RECLAIM:
+                amount = true;
+                break;
+        case OOMSLICE_STEP_KILL:
+        case OOMSLICE_STEP_TERMINATE:
+        case OOMSLICE_STEP_FREEZE:
+        case OOMSLICE_STEP_WARN:
+                break;
+        default:
+                return false;
+        }
+        if (step->text != OOMSLICE_PLAN_NO_TEXT &&
+            (!text || step->text < 0 ||
+             !name_is_valid(plan->names, plan->header->names_size, (uint32_t)step->text)))
+                return false;
+        return (amount || step->amount == 0) && time_is_valid(step->delay_us);
+}
+
+static bool check_ladder(const struct oomslice_plan *plan, const struct oomslice_plan_unit *unit) {
+        if (unit->kill_scope > OOMSLICE_SCOPE_PROCESS || unit->steps_count > OOMSLICE_LADDER_STEPS_MAX ||
+            unit->steps_first > plan->header->steps_count ||
+            unit->steps_count > plan->header->steps_count - unit->steps_first)
+                return false;
+        for (uint32_t i = 0; i < unit->steps_count; i++) {
+                const struct oomslice_plan_step *step = &plan->steps[unit->steps_first + i];
+
+                if (!step_is_valid(plan, step) || (i > 0 && step->delay_us < step[-1].delay_us) ||
+                    (step->kind == OOMSLICE_STEP_KILL && i + 1U < unit->steps_count))
+                        return false;
+        }
+        return true;
+}
+
+/* True if what is below this unit dies with it. */
+static bool is_takable(const struct oomslice_plan *plan, int32_t unit) {
+        return plan->units[unit].flags & (OOMSLICE_UNIT_CANDIDATE | OOMSLICE_UNIT_TAKEN);
+}
+
 static int check_unit(const struct oomslice_plan *plan, uint32_t index) {
         const struct oomslice_plan_unit *unit = &plan->units[index];
 
         if (index == 0 ? unit->parent != -1 : unit->parent < 0 || (uint32_t)unit->parent >= index)
                 return OOMSLICE_PLAN_E_PARENT;
-        /* Killing a candidate kills all below it, so another unit there would die without being chosen. */
-        if (index > 0 && (plan->units[unit->parent].flags & OOMSLICE_UNIT_CANDIDATE))
+        /* Killing a candidate kills all below it, so another unit there would die without being chosen: it must
+         * say so, and must not be one that is never to die. */
+        if (index > 0 && is_takable(plan, unit->parent) != !!(unit->flags & OOMSLICE_UNIT_TAKEN))
+                return OOMSLICE_PLAN_E_PARENT;
+        if ((unit->flags & OOMSLICE_UNIT_TAKEN) && (unit->flags & UNIT_FLAGS_UNTAKABLE))
+                return OOMSLICE_PLAN_E_PARENT;
+        if (index > 0 && (plan->units[unit->parent].flags & OOMSLICE_UNIT_CANDIDATE) &&
+            plan->units[unit->parent].kill_scope != OOMSLICE_SCOPE_SUBTREE)
                 return OOMSLICE_PLAN_E_PARENT;
         if (unit->cgroup_id == 0 || unit->priority < OOMSLICE_PRIORITY_MIN ||
             unit->priority > OOMSLICE_PRIORITY_MAX || (unit->flags & ~(uint32_t)UNIT_FLAGS_ALL))
                 return OOMSLICE_PLAN_E_BOUNDS;
         if (!name_is_valid(plan->names, plan->header->names_size, unit->name_offset))
                 return OOMSLICE_PLAN_E_NAME;
-        return OOMSLICE_PLAN_OK;
+        return check_ladder(plan, unit) ? OOMSLICE_PLAN_OK : OOMSLICE_PLAN_E_LADDER;
 }
 
 static int check_domain(const struct oomslice_plan *plan, uint32_t index) {
@@ -194,7 +262,8 @@ int oomslice_plan_check(const void *data, size_t size, struct oomslice_plan *pla
                 return result;
         plan.units = (const struct oomslice_plan_unit *)(plan.header + 1);
         plan.domains = (const struct oomslice_plan_domain *)(plan.units + plan.header->units_count);
-        plan.names = (const char *)(plan.domains + plan.header->domains_count);
+        plan.steps = (const struct oomslice_plan_step *)(plan.domains + plan.header->domains_count);
+        plan.names = (const char *)(plan.steps + plan.header->steps_count);
 
         for (uint32_t i = 0; i < plan.header->units_count; i++) {
                 result = check_unit(&plan, i);
@@ -249,6 +318,10 @@ const char *oomslice_plan_name(const struct oomslice_plan *plan, int32_t unit) {
         return has_unit(plan, unit) ? plan->names + plan->units[unit].name_offset : "";
 }
 
+const char *oomslice_plan_step_text(const struct oomslice_plan *plan, const struct oomslice_plan_step *step) {
+        return step->text == OOMSLICE_PLAN_NO_TEXT ? "" : plan->names + step->text;
+}
+
 const char *oomslice_plan_result_text(int result) {
         if (result < 0)
                 return "a system call failed";
@@ -281,6 +354,8 @@ const char *oomslice_plan_result_text(int result) {
                 return "a descriptor is not the cgroup that the plan names";
         case OOMSLICE_PLAN_E_SEQUENCE:
                 return "messages of a plan came out of order";
+        case OOMSLICE_PLAN_E_LADDER:
+                return "a step or ladder of the plan is out of range";
         }
         return "unknown result";
 }

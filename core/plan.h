@@ -4,7 +4,7 @@
  * The plan: who may be chosen, in which order, and when. Made by the extended part while memory is
  * plentiful, handed over as one sealed memfd, checked once and never changed afterwards.
  *
- * Layout of the memfd: header, units[units_count], domains[domains_count], names[names_size].
+ * Layout of the memfd: header, units[units_count], domains[domains_count], steps[steps_count], names[names_size].
  * Byte order and alignment are the machine's: a plan never leaves it.
  * Lines between the cffi markers are also read by cffi_build.py; they hold no preprocessor lines.
  */
@@ -13,9 +13,11 @@
 
 /* cffi: begin */
 enum oomslice_plan_limit {
-        OOMSLICE_PLAN_VERSION = 1,
+        OOMSLICE_PLAN_VERSION = 2,
         OOMSLICE_PLAN_UNITS_MAX = 4096,
         OOMSLICE_PLAN_DOMAINS_MAX = 64,
+        OOMSLICE_PLAN_STEPS_MAX = 4096,      /* of all ladders together; equal ladders are there once */
+        OOMSLICE_LADDER_STEPS_MAX = 12,      /* of one ladder */
         OOMSLICE_PLAN_SIZE_MAX = 1048576,    /* bytes */
         OOMSLICE_UNIT_NAME_MAX = 256,        /* bytes with the final NUL, as in systemd */
         OOMSLICE_PLAN_TIME_MAX_S = 31536000, /* longest deadline or cooldown, in seconds: a year */
@@ -23,6 +25,7 @@ enum oomslice_plan_limit {
         OOMSLICE_PRIORITY_MAX = 1000,
         OOMSLICE_PSI_WINDOW_MIN_US = 500000, /* the kernel's limits of a trigger's window */
         OOMSLICE_PSI_WINDOW_MAX_US = 10000000,
+        OOMSLICE_PLAN_NO_TEXT = -1,
 };
 
 enum oomslice_unit_flag {
@@ -31,6 +34,7 @@ enum oomslice_unit_flag {
         OOMSLICE_UNIT_SELF = 4,         /* init.scope, oomslice's own units, dbus, journald */
         OOMSLICE_UNIT_LEFT_TO_OOMD = 8, /* marked for systemd-oomd while that runs */
         OOMSLICE_UNIT_DRY_RUN = 16,     /* decide and record, do nothing */
+        OOMSLICE_UNIT_TAKEN = 32,       /* below a candidate with KillScope=subtree, and dies with it */
 };
 
 enum oomslice_rank_by {
@@ -38,6 +42,26 @@ enum oomslice_rank_by {
         OOMSLICE_RANK_SWAP = 1,    /* bytes of swap */
         OOMSLICE_RANK_GROWTH = 2,  /* bytes grown since the shortage was first seen */
         OOMSLICE_RANK_REFAULT = 3, /* pages refaulted since the shortage was first seen */
+};
+
+/* What one kill takes. */
+enum oomslice_kill_scope {
+        OOMSLICE_SCOPE_UNIT = 0,    /* all processes of the unit, those in cgroups below its own too */
+        OOMSLICE_SCOPE_SUBTREE = 1, /* a slice as one thing, with every unit below it */
+        OOMSLICE_SCOPE_PROCESS = 2, /* the largest process of the unit */
+};
+
+/* The steps of a ladder. The first six are carried out by the core itself, the rest by the extended part. */
+enum oomslice_step_kind {
+        OOMSLICE_STEP_KILL = 1,       /* SIGKILL, by KillScope= */
+        OOMSLICE_STEP_TERMINATE = 2,  /* SIGTERM to every process; a kill follows in any case */
+        OOMSLICE_STEP_FREEZE = 3,     /* cgroup.freeze; undone */
+        OOMSLICE_STEP_THROTTLE = 4,   /* memory.high at `amount` percent of what it has; undone */
+        OOMSLICE_STEP_RECLAIM = 5,    /* memory.reclaim of `amount` bytes, 0: an eighth of what it has */
+        OOMSLICE_STEP_WARN = 6,       /* told of it, over the bus and by its memory pressure protocol */
+        OOMSLICE_STEP_PURGE = 7,      /* files below `text`, on a tmpfs, oldest first */
+        OOMSLICE_STEP_CHECKPOINT = 8, /* to disk, below `text`, or the default directory; then it is gone */
+        OOMSLICE_STEP_START = 9,      /* the unit `text` */
 };
 
 enum oomslice_psi_kind {
@@ -63,6 +87,9 @@ struct oomslice_machine {
         struct oomslice_psi_trigger sign;   /* first sign of shortage: starts the watch, never acts */
         struct oomslice_psi_trigger thrash; /* stall that is a shortage whatever swap is left */
         uint64_t death_deadline_us;         /* how long a victim has to give its memory back */
+        uint64_t available_ladder; /* ladders are climbed when MemAvailable <= this and free swap <= */
+        uint64_t swap_free_ladder; /* this; 0 and 0: only by thrash and by triggers of domains */
+        uint64_t reserve;          /* kept locked, and given back to the kernel at a decision */
 };
 
 struct oomslice_plan_header {
@@ -76,7 +103,7 @@ struct oomslice_plan_header {
         uint32_t units_count;
         uint32_t domains_count;
         uint32_t names_size;
-        uint32_t reserved;
+        uint32_t steps_count;
         struct oomslice_machine machine;
 };
 
@@ -89,6 +116,17 @@ struct oomslice_plan_unit {
         int32_t priority;           /* effective, -1000 to 1000 */
         uint32_t flags;             /* enum oomslice_unit_flag */
         uint32_t name_offset;       /* NUL-terminated in names */
+        uint32_t steps_first;       /* its ladder: steps[steps_first] and so on */
+        uint16_t steps_count;       /* 0: kill, at once */
+        uint16_t kill_scope;        /* enum oomslice_kill_scope */
+};
+
+/* One step of a ladder. Delays never fall from step to step; KILL is the last of its ladder. */
+struct oomslice_plan_step {
+        uint64_t delay_us; /* from the trigger */
+        uint64_t amount;   /* RECLAIM: bytes, THROTTLE: percent, 1 to 100; else 0 */
+        uint32_t kind;     /* enum oomslice_step_kind */
+        int32_t text;      /* offset in names of a path or unit, NUL-terminated; or OOMSLICE_PLAN_NO_TEXT */
 };
 
 /* Domain 0 is the machine (unit 0); its trigger is an extra one from -.slice, usually NONE. */
@@ -117,12 +155,14 @@ enum oomslice_plan_result {
         OOMSLICE_PLAN_E_DESCRIPTORS = 11, /* not one cgroup descriptor per unit */
         OOMSLICE_PLAN_E_CGROUP = 12, /* descriptor is no cgroup v2 directory of that id; detail: unit index */
         OOMSLICE_PLAN_E_SEQUENCE = 13, /* messages out of order */
+        OOMSLICE_PLAN_E_LADDER = 14,   /* a step, or a unit's range of steps; detail: unit index */
 };
 
 struct oomslice_plan {
         const struct oomslice_plan_header *header;
         const struct oomslice_plan_unit *units;
         const struct oomslice_plan_domain *domains;
+        const struct oomslice_plan_step *steps;
         const char *names;
 };
 
@@ -135,5 +175,7 @@ int oomslice_plan_check_seals(int fd, size_t *sizep);
 /* True if `unit` is `ancestor` or below it. */
 int oomslice_plan_is_below(const struct oomslice_plan *plan, int32_t unit, int32_t ancestor);
 const char *oomslice_plan_name(const struct oomslice_plan *plan, int32_t unit);
+/* The text of a step, "" if it has none. */
+const char *oomslice_plan_step_text(const struct oomslice_plan *plan, const struct oomslice_plan_step *step);
 const char *oomslice_plan_result_text(int result);
 /* cffi: end */

@@ -25,6 +25,11 @@ static const char magic[8] = {'O', 'O', 'M', 'S', 'L', 'R', 'N', 'G'};
 _Static_assert(ARRAY_SIZE(((struct oomslice_record *)0)->pids) == OOMSLICE_RECORD_PIDS, "as declared");
 _Static_assert(ARRAY_SIZE(((struct oomslice_record *)0)->candidates) == OOMSLICE_RECORD_CANDIDATES,
                "as declared");
+_Static_assert(ARRAY_SIZE(((struct oomslice_record *)0)->steps) == OOMSLICE_RECORD_STEPS, "as declared");
+_Static_assert((int)OOMSLICE_RECORD_STEPS == (int)OOMSLICE_LADDER_STEPS_MAX, "a whole ladder fits");
+_Static_assert(ARRAY_SIZE(((struct oomslice_ring_header *)0)->requests) == OOMSLICE_RING_REQUESTS,
+               "as declared");
+_Static_assert(sizeof(((struct oomslice_request *)0)->text) == OOMSLICE_REQUEST_TEXT, "as declared");
 _Static_assert(sizeof(((struct oomslice_record *)0)->domain_name) == OOMSLICE_UNIT_NAME_MAX,
                "a unit name fits");
 _Static_assert(sizeof(((struct oomslice_record *)0)->victim_name) == OOMSLICE_UNIT_NAME_MAX,
@@ -101,6 +106,8 @@ uint32_t oomslice_ring_recover(void *map) {
         uint64_t tail = __atomic_load_n(&header->tail, __ATOMIC_ACQUIRE);
         uint32_t recovered = 0;
 
+        for (int i = 0; i < OOMSLICE_RING_REQUESTS; i++)
+                __atomic_store_n(&header->requests[i].serial, 0, __ATOMIC_RELEASE); /* asked by the dead */
         if (used(head, tail) > OOMSLICE_RING_SLOTS)
                 return 0;
         for (uint64_t i = 1; i <= used(head, tail); i++) {
@@ -144,4 +151,87 @@ void oomslice_ring_release(void *map, uint64_t sequence) {
                 return;
         /* Release: the record was read before the core may clear it. */
         __atomic_store_n(&header->tail, sequence, __ATOMIC_RELEASE);
+}
+
+static struct oomslice_request *find_request(const void *map, uint64_t serial) {
+        struct oomslice_ring_header *header = (struct oomslice_ring_header *)map;
+
+        for (int i = 0; i < OOMSLICE_RING_REQUESTS; i++)
+                if (__atomic_load_n(&header->requests[i].serial, __ATOMIC_ACQUIRE) == serial)
+                        return &header->requests[i];
+        return NULL;
+}
+
+uint64_t oomslice_ring_ask(void *map, const struct oomslice_request *request) {
+        struct oomslice_ring_header *header = map;
+        struct oomslice_request *place = find_request(map, 0);
+        uint64_t serial;
+
+        if (!place)
+                return 0;
+        serial = ++header->requests_made;
+        *place = *request;
+        place->serial = 0;
+        place->taken = place->answered = 0;
+        /* Release: whoever sees the serial sees the request. */
+        __atomic_store_n(&place->serial, serial, __ATOMIC_RELEASE);
+        return serial;
+}
+
+int oomslice_ring_answered(const void *map, uint64_t serial, uint32_t *resultp, int32_t *errorp) {
+        const struct oomslice_request *request = serial == 0 ? NULL : find_request(map, serial);
+
+        if (!request || __atomic_load_n(&request->answered, __ATOMIC_ACQUIRE) != serial)
+                return 0;
+        *resultp = request->result;
+        *errorp = request->error;
+        if (*resultp == OOMSLICE_RESULT_PENDING || *resultp > OOMSLICE_RESULT_DRY_RUN)
+                *resultp = OOMSLICE_RESULT_FAILED;
+        if (*errorp < 0 || *errorp > 4095)
+                *errorp = EBADMSG;
+        return 1;
+}
+
+void oomslice_ring_forget(void *map, uint64_t serial) {
+        struct oomslice_request *request = serial == 0 ? NULL : find_request(map, serial);
+
+        if (request)
+                __atomic_store_n(&request->serial, 0, __ATOMIC_RELEASE);
+}
+
+int oomslice_ring_take_request(void *map, struct oomslice_request *requestp) {
+        struct oomslice_ring_header *header = map;
+        struct oomslice_request *oldest = NULL;
+        uint64_t oldest_serial = 0;
+
+        for (int i = 0; i < OOMSLICE_RING_REQUESTS; i++) {
+                struct oomslice_request *request = &header->requests[i];
+                uint64_t serial = __atomic_load_n(&request->serial, __ATOMIC_ACQUIRE);
+
+                if (serial == 0 || request->taken == serial || (oldest && serial > oldest_serial))
+                        continue;
+                oldest = request;
+                oldest_serial = serial;
+        }
+        if (!oldest)
+                return 0;
+        *requestp = *oldest;
+        /* The core may have forgotten it and filled the place anew during the copy. */
+        __atomic_thread_fence(__ATOMIC_ACQUIRE);
+        if (__atomic_load_n(&oldest->serial, __ATOMIC_ACQUIRE) != oldest_serial)
+                return 0;
+        requestp->serial = oldest_serial;
+        requestp->victim[sizeof(requestp->victim) - 1] = requestp->text[sizeof(requestp->text) - 1] = '\0';
+        oldest->taken = oldest_serial;
+        return 1;
+}
+
+void oomslice_ring_answer(void *map, uint64_t serial, uint32_t result, int32_t error) {
+        struct oomslice_request *request = serial == 0 ? NULL : find_request(map, serial);
+
+        if (!request)
+                return;
+        request->result = result;
+        request->error = error;
+        __atomic_store_n(&request->answered, serial, __ATOMIC_RELEASE);
 }

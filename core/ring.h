@@ -10,12 +10,15 @@
 
 /* cffi: begin */
 enum oomslice_ring_limit {
-        OOMSLICE_RING_VERSION = 1,
+        OOMSLICE_RING_VERSION = 2,
         OOMSLICE_RING_SLOTS = 32,
         OOMSLICE_RING_HEADER_SIZE = 4096,
         OOMSLICE_RECORD_SIZE = 8192,
         OOMSLICE_RECORD_PIDS = 64,
-        OOMSLICE_RECORD_CANDIDATES = 256,
+        OOMSLICE_RECORD_CANDIDATES = 224,
+        OOMSLICE_RECORD_STEPS = 12,
+        OOMSLICE_RING_REQUESTS = 6,
+        OOMSLICE_REQUEST_TEXT = 256,
         OOMSLICE_RING_SIZE = 266240, /* header + slots */
 };
 
@@ -24,7 +27,9 @@ enum oomslice_trigger {
         OOMSLICE_TRIGGER_THRASH = 2,    /* machine stall with little MemAvailable */
         OOMSLICE_TRIGGER_PRESSURE = 3,  /* a domain's PressureTrigger= */
         OOMSLICE_TRIGGER_KERNEL =
-                4, /* the kernel's own killer acted (made by oomsliced, never in the ring) */
+                4,                 /* the kernel's own killer acted (made by oomsliced, never in the ring) */
+        OOMSLICE_TRIGGER_LOW = 5,  /* memory low, not yet at its limits: ladders are climbed */
+        OOMSLICE_TRIGGER_CALM = 6, /* no decision: what steps of an earlier one did is undone */
 };
 
 enum oomslice_record_state {
@@ -43,7 +48,40 @@ enum oomslice_outcome {
         OOMSLICE_OUTCOME_FAILED = 5,       /* kill failed, error says how */
         OOMSLICE_OUTCOME_GONE = 6,         /* victim's cgroup was gone before the kill */
         OOMSLICE_OUTCOME_INTERRUPTED = 7,  /* the core died before it saw the outcome */
-        OOMSLICE_OUTCOME_REFUSED = 8, /* last check before the kill found a process that is never touched */
+        OOMSLICE_OUTCOME_REFUSED = 8,  /* last check before the kill found a process that is never touched */
+        OOMSLICE_OUTCOME_RELIEVED = 9, /* the pressure was gone before the ladder came to its end */
+        OOMSLICE_OUTCOME_HELD = 10,    /* the ladder ends in a victim that stands still */
+        OOMSLICE_OUTCOME_KEPT = 11,    /* all dead, and the memory is still charged: files on a tmpfs */
+        OOMSLICE_OUTCOME_UNDONE = 12,  /* of trigger CALM: all is as it was before */
+};
+
+enum oomslice_step_result {
+        OOMSLICE_RESULT_PENDING = 0,
+        OOMSLICE_RESULT_DONE = 1,
+        OOMSLICE_RESULT_FAILED = 2,      /* error says how */
+        OOMSLICE_RESULT_LATE = 3,        /* not finished by the time of the next step */
+        OOMSLICE_RESULT_UNAVAILABLE = 4, /* kernel or extended part is not there for it */
+        OOMSLICE_RESULT_NEEDLESS = 5,    /* it is so already, or there is nothing to act upon */
+        OOMSLICE_RESULT_DRY_RUN = 6,
+};
+
+enum oomslice_record_flag {
+        OOMSLICE_RECORD_RESTARTING =
+                1,                    /* the victim came back again and again: its ladder is a kill at once */
+        OOMSLICE_RECORD_WATCHDOG = 2, /* the deciding thread was stuck: the other one acted */
+};
+
+/* Sizes: memory and swap of the victim. */
+struct oomslice_record_step {
+        uint32_t kind;   /* enum oomslice_step_kind */
+        uint32_t result; /* enum oomslice_step_result */
+        int32_t error;   /* errno, 0 if none */
+        uint32_t reserved;
+        uint64_t amount;
+        uint64_t begin_us;
+        uint64_t end_us;
+        uint64_t memory_before;
+        uint64_t memory_after;
 };
 
 struct oomslice_record_candidate {
@@ -96,21 +134,44 @@ struct oomslice_record {
         uint32_t reaped_count;    /* process_mrelease that succeeded */
         uint32_t candidates_total;
         uint32_t candidates_count; /* how many are listed, best ranked first */
-        uint32_t reserved;
+        uint32_t flags;            /* enum oomslice_record_flag */
+        uint32_t kill_scope;       /* enum oomslice_kill_scope */
+        uint32_t steps_count;      /* steps that were begun, in order */
+        uint64_t undoes_ring;      /* of trigger CALM: the decision whose steps are undone */
+        uint64_t undoes_sequence;
+        struct oomslice_record_step steps[12];
         int32_t pids[64];
         char domain_name[256];
         char victim_name[256];
-        struct oomslice_record_candidate candidates[256];
+        struct oomslice_record_candidate candidates[224];
 };
 
 struct oomslice_ring_header {
         char magic[8]; /* "OOMSLRNG" */
         uint32_t version;
         uint32_t slots;
-        uint64_t ring_id; /* random: with the sequence it names a decision for ever */
-        uint64_t head;    /* sequence of the newest slot taken; written by the core */
-        uint64_t tail;    /* sequence up to which the reader has stored; written by the reader */
-        uint64_t dropped; /* records lost because the ring was full */
+        uint64_t ring_id;       /* random: with the sequence it names a decision for ever */
+        uint64_t head;          /* sequence of the newest slot taken; written by the core */
+        uint64_t tail;          /* sequence up to which the reader has stored; written by the reader */
+        uint64_t dropped;       /* records lost because the ring was full */
+        uint64_t requests_made; /* serial of the newest request */
+        struct oomslice_request {
+                /* Written by the core, `serial` last. */
+                uint64_t serial;      /* 0: the place is free */
+                uint64_t sequence;    /* of the record */
+                uint64_t deadline_us; /* the core goes on without it from then on */
+                uint64_t cgroup_id;
+                uint64_t amount;
+                uint32_t kind; /* enum oomslice_step_kind */
+                uint32_t step; /* index in the record's steps */
+                char victim[256];
+                char text[256];
+                /* Written by the reader, `answered` last. */
+                uint64_t taken;    /* serial of the request that is worked on */
+                uint64_t answered; /* serial of the request that is answered */
+                uint32_t result;   /* enum oomslice_step_result */
+                int32_t error;
+        } requests[6];
 };
 
 /* Makes an empty ring in `map` (OOMSLICE_RING_SIZE zeroed bytes). */
@@ -123,6 +184,19 @@ struct oomslice_record *oomslice_ring_take(void *map);
 void oomslice_ring_set_state(struct oomslice_record *record, uint32_t state);
 /* Core, after a restart: finishes what its predecessor left open, as INTERRUPTED. Returns how many. */
 uint32_t oomslice_ring_recover(void *map);
+/*
+ * Core: asks the extended part for a step, with all but `serial` filled in. Returns the request's serial, or 0 if all
+ * places are taken. Nobody answers for certain.
+ */
+uint64_t oomslice_ring_ask(void *map, const struct oomslice_request *request);
+/* Core: true if this request is answered; *resultp and *errorp then say how, in range whatever the reader wrote. */
+int oomslice_ring_answered(const void *map, uint64_t serial, uint32_t *resultp, int32_t *errorp);
+/* Core: the request is no longer of interest, and its place is free. */
+void oomslice_ring_forget(void *map, uint64_t serial);
+/* Reader: copies the oldest request nobody has taken, and takes it. 1 if there was one, else 0. */
+int oomslice_ring_take_request(void *map, struct oomslice_request *request);
+/* Reader: answers a request it has taken; nothing happens if the core has forgotten it. */
+void oomslice_ring_answer(void *map, uint64_t serial, uint32_t result, int32_t error);
 /* Reader: the oldest record that is FINAL and not yet released, or NULL. */
 const struct oomslice_record *oomslice_ring_next(const void *map);
 /* Reader: releases it, once it is stored. */

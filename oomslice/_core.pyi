@@ -40,6 +40,8 @@ class _Library:
     OOMSLICE_PLAN_VERSION: int
     OOMSLICE_PLAN_UNITS_MAX: int
     OOMSLICE_PLAN_DOMAINS_MAX: int
+    OOMSLICE_PLAN_STEPS_MAX: int
+    OOMSLICE_LADDER_STEPS_MAX: int
     OOMSLICE_PLAN_SIZE_MAX: int
     OOMSLICE_UNIT_NAME_MAX: int
     OOMSLICE_PLAN_TIME_MAX_S: int
@@ -47,15 +49,29 @@ class _Library:
     OOMSLICE_PRIORITY_MAX: int
     OOMSLICE_PSI_WINDOW_MIN_US: int
     OOMSLICE_PSI_WINDOW_MAX_US: int
+    OOMSLICE_PLAN_NO_TEXT: int
     OOMSLICE_UNIT_CANDIDATE: int
     OOMSLICE_UNIT_PROTECTED: int
     OOMSLICE_UNIT_SELF: int
     OOMSLICE_UNIT_LEFT_TO_OOMD: int
     OOMSLICE_UNIT_DRY_RUN: int
+    OOMSLICE_UNIT_TAKEN: int
     OOMSLICE_RANK_MEMORY: int
     OOMSLICE_RANK_SWAP: int
     OOMSLICE_RANK_GROWTH: int
     OOMSLICE_RANK_REFAULT: int
+    OOMSLICE_SCOPE_UNIT: int
+    OOMSLICE_SCOPE_SUBTREE: int
+    OOMSLICE_SCOPE_PROCESS: int
+    OOMSLICE_STEP_KILL: int
+    OOMSLICE_STEP_TERMINATE: int
+    OOMSLICE_STEP_FREEZE: int
+    OOMSLICE_STEP_THROTTLE: int
+    OOMSLICE_STEP_RECLAIM: int
+    OOMSLICE_STEP_WARN: int
+    OOMSLICE_STEP_PURGE: int
+    OOMSLICE_STEP_CHECKPOINT: int
+    OOMSLICE_STEP_START: int
     OOMSLICE_PSI_NONE: int
     OOMSLICE_PSI_SOME: int
     OOMSLICE_PSI_FULL: int
@@ -73,11 +89,13 @@ class _Library:
     OOMSLICE_PLAN_E_DESCRIPTORS: int
     OOMSLICE_PLAN_E_CGROUP: int
     OOMSLICE_PLAN_E_SEQUENCE: int
+    OOMSLICE_PLAN_E_LADDER: int
     def oomslice_plan_finish(self, data: CData, size: int, /) -> int: ...
     def oomslice_plan_check(self, data: CData, size: int, planp: CData, detailp: CData, /) -> int: ...
     def oomslice_plan_check_seals(self, fd: int, sizep: CData, /) -> int: ...
     def oomslice_plan_is_below(self, plan: CData, unit: int, ancestor: int, /) -> int: ...
     def oomslice_plan_name(self, plan: CData, unit: int, /) -> CData: ...
+    def oomslice_plan_step_text(self, plan: CData, step: CData, /) -> CData: ...
     def oomslice_plan_result_text(self, result: int, /) -> CData: ...
 
     # core/select.h
@@ -105,11 +123,16 @@ class _Library:
     OOMSLICE_RECORD_SIZE: int
     OOMSLICE_RECORD_PIDS: int
     OOMSLICE_RECORD_CANDIDATES: int
+    OOMSLICE_RECORD_STEPS: int
+    OOMSLICE_RING_REQUESTS: int
+    OOMSLICE_REQUEST_TEXT: int
     OOMSLICE_RING_SIZE: int
     OOMSLICE_TRIGGER_AVAILABLE: int
     OOMSLICE_TRIGGER_THRASH: int
     OOMSLICE_TRIGGER_PRESSURE: int
     OOMSLICE_TRIGGER_KERNEL: int
+    OOMSLICE_TRIGGER_LOW: int
+    OOMSLICE_TRIGGER_CALM: int
     OOMSLICE_RECORD_EMPTY: int
     OOMSLICE_RECORD_CHOSEN: int
     OOMSLICE_RECORD_SIGNALLED: int
@@ -123,11 +146,29 @@ class _Library:
     OOMSLICE_OUTCOME_GONE: int
     OOMSLICE_OUTCOME_INTERRUPTED: int
     OOMSLICE_OUTCOME_REFUSED: int
+    OOMSLICE_OUTCOME_RELIEVED: int
+    OOMSLICE_OUTCOME_HELD: int
+    OOMSLICE_OUTCOME_KEPT: int
+    OOMSLICE_OUTCOME_UNDONE: int
+    OOMSLICE_RESULT_PENDING: int
+    OOMSLICE_RESULT_DONE: int
+    OOMSLICE_RESULT_FAILED: int
+    OOMSLICE_RESULT_LATE: int
+    OOMSLICE_RESULT_UNAVAILABLE: int
+    OOMSLICE_RESULT_NEEDLESS: int
+    OOMSLICE_RESULT_DRY_RUN: int
+    OOMSLICE_RECORD_RESTARTING: int
+    OOMSLICE_RECORD_WATCHDOG: int
     def oomslice_ring_init(self, map: CData, ring_id: int, /) -> None: ...
     def oomslice_ring_check(self, map: CData, /) -> int: ...
     def oomslice_ring_take(self, map: CData, /) -> CData: ...
     def oomslice_ring_set_state(self, record: CData, state: int, /) -> None: ...
     def oomslice_ring_recover(self, map: CData, /) -> int: ...
+    def oomslice_ring_ask(self, map: CData, request: CData, /) -> int: ...
+    def oomslice_ring_answered(self, map: CData, serial: int, resultp: CData, errorp: CData, /) -> int: ...
+    def oomslice_ring_forget(self, map: CData, serial: int, /) -> None: ...
+    def oomslice_ring_take_request(self, map: CData, requestp: CData, /) -> int: ...
+    def oomslice_ring_answer(self, map: CData, serial: int, result: int, error: int, /) -> None: ...
     def oomslice_ring_next(self, map: CData, /) -> CData: ...
     def oomslice_ring_release(self, map: CData, sequence: int, /) -> None: ...
 

@@ -22,6 +22,9 @@ class Unit:
     parent: int
     priority: int = 0
     flags: int = 0
+    kill_scope: int = 0
+    ladder: tuple[tuple[int, int, int, str], ...] = ()
+    """kind, amount, delay in microseconds and text of each step"""
 
 
 @dataclass
@@ -49,19 +52,28 @@ class Plan:
     deadline_us: int = 5_000_000
     sign: tuple[int, int, int] = (0, 0, 0)
     thrash: tuple[int, int, int] = (0, 0, 0)
+    available_ladder: int = 0
+    swap_free_ladder: int = 0
+    reserve: int = 0
 
     def encode(self) -> bytes:
         """The bytes of the plan, finished."""
-        names = b"".join(unit.name.encode() + b"\0" for unit in self.units)
+        texts = [unit.name for unit in self.units] + [step[3] for unit in self.units for step in unit.ladder if step[3]]
+        names = b"".join(text.encode() + b"\0" for text in texts)
+        offsets = {text: sum(len(before.encode()) + 1 for before in texts[: texts.index(text)]) for text in texts}
         header_size = ffi.sizeof("struct oomslice_plan_header")
         unit_size = ffi.sizeof("struct oomslice_plan_unit")
         domain_size = ffi.sizeof("struct oomslice_plan_domain")
-        size = header_size + len(self.units) * unit_size + len(self.domains) * domain_size + len(names)
+        step_size = ffi.sizeof("struct oomslice_plan_step")
+        ladder = [step for unit in self.units for step in unit.ladder]
+        fixed = header_size + len(self.units) * unit_size + len(self.domains) * domain_size
+        size = fixed + len(ladder) * step_size + len(names)
         data = ffi.new("char[]", size)
         header = ffi.cast("struct oomslice_plan_header *", data)
         header.generation = self.generation
         header.units_count = len(self.units)
         header.domains_count = len(self.domains)
+        header.steps_count = len(ladder)
         header.names_size = len(names)
         machine = header.machine
         machine.available_min = self.available_min
@@ -69,21 +81,30 @@ class Plan:
         machine.available_thrash = self.available_thrash
         machine.swap_free_min = self.swap_free_min
         machine.death_deadline_us = self.deadline_us
+        machine.available_ladder = self.available_ladder
+        machine.swap_free_ladder = self.swap_free_ladder
+        machine.reserve = self.reserve
         for trigger, values in ((machine.sign, self.sign), (machine.thrash, self.thrash)):
             trigger.kind, trigger.stall_us, trigger.window_us = values
         units = ffi.cast("struct oomslice_plan_unit *", data + header_size)
-        offset = 0
+        first = 0
         for index, unit in enumerate(self.units):
             entry = units[index]
             entry.cgroup_id, entry.parent = unit.cgroup_id, unit.parent
-            entry.priority, entry.flags, entry.name_offset = unit.priority, unit.flags, offset
-            offset += len(unit.name.encode()) + 1
+            entry.priority, entry.flags, entry.name_offset = unit.priority, unit.flags, offsets[unit.name]
+            entry.kill_scope, entry.steps_first, entry.steps_count = unit.kill_scope, first, len(unit.ladder)
+            first += len(unit.ladder)
         domains = ffi.cast("struct oomslice_plan_domain *", data + header_size + len(self.units) * unit_size)
         for index, domain in enumerate(self.domains):
             entry = domains[index]
             entry.unit, entry.rank_by, entry.flags = domain.unit, domain.rank_by, domain.flags
             entry.cooldown_us = domain.cooldown_us
             entry.trigger.kind, entry.trigger.stall_us, entry.trigger.window_us = domain.trigger
+        steps = ffi.cast("struct oomslice_plan_step *", data + fixed)
+        for index, (kind, amount, delay_us, text) in enumerate(ladder):
+            entry = steps[index]
+            entry.kind, entry.amount, entry.delay_us = kind, amount, delay_us
+            entry.text = offsets[text] if text else lib.OOMSLICE_PLAN_NO_TEXT
         ffi.memmove(data + size - len(names), names, len(names))
         assert lib.oomslice_plan_finish(data, size) == lib.OOMSLICE_PLAN_OK
         return bytes(ffi.buffer(data, size))

@@ -13,9 +13,11 @@
 enum {
         UNITS = 9,
         DOMAINS = 3,
+        STEPS = 4,
         NAMES = 80,
         SIZE = sizeof(struct oomslice_plan_header) + UNITS * sizeof(struct oomslice_plan_unit) +
-               DOMAINS * sizeof(struct oomslice_plan_domain) + NAMES,
+               DOMAINS * sizeof(struct oomslice_plan_domain) + STEPS * sizeof(struct oomslice_plan_step) +
+               NAMES,
         ROUNDS = 60000,
 };
 
@@ -25,12 +27,14 @@ static void make_good(void *data) {
         struct oomslice_plan_header *header = data;
         struct oomslice_plan_unit *units = (struct oomslice_plan_unit *)(header + 1);
         struct oomslice_plan_domain *domains = (struct oomslice_plan_domain *)(units + UNITS);
-        char *names = (char *)(domains + DOMAINS);
+        struct oomslice_plan_step *steps = (struct oomslice_plan_step *)(domains + DOMAINS);
+        char *names = (char *)(steps + STEPS);
 
         memset(data, 0, SIZE);
         header->generation = 1;
         header->units_count = UNITS;
         header->domains_count = DOMAINS;
+        header->steps_count = STEPS;
         header->names_size = NAMES;
         header->machine.available_min = 1;
         header->machine.available_watch = 2;
@@ -43,8 +47,15 @@ static void make_good(void *data) {
                 units[i].priority = i * 100 - 300;
                 units[i].flags = i > 4 ? OOMSLICE_UNIT_CANDIDATE : 0;
                 units[i].name_offset = (uint32_t)(i * 8);
+                units[i].steps_first = (uint32_t)i % 2;
+                units[i].steps_count = (uint16_t)(STEPS - i % 2);
+                units[i].kill_scope = i % 2 ? OOMSLICE_SCOPE_PROCESS : OOMSLICE_SCOPE_UNIT;
                 memcpy(names + i * 8, "a.slice", 8);
         }
+        steps[0] = (struct oomslice_plan_step){0, 0, OOMSLICE_STEP_WARN, OOMSLICE_PLAN_NO_TEXT};
+        steps[1] = (struct oomslice_plan_step){1000, 80, OOMSLICE_STEP_THROTTLE, OOMSLICE_PLAN_NO_TEXT};
+        steps[2] = (struct oomslice_plan_step){2000, 0, OOMSLICE_STEP_PURGE, 0};
+        steps[3] = (struct oomslice_plan_step){2000, 0, OOMSLICE_STEP_KILL, OOMSLICE_PLAN_NO_TEXT};
         for (int i = 0; i < DOMAINS; i++) {
                 domains[i].unit = i;
                 domains[i].rank_by = (uint32_t)i;
@@ -64,6 +75,10 @@ static void check_promises(const struct oomslice_plan *plan) {
                 CHECK(oomslice_plan_is_below(plan, i, i));
                 if (i > 0)
                         CHECK(oomslice_plan_is_below(plan, i, plan->units[i].parent));
+                for (uint32_t j = 0; j < plan->units[i].steps_count; j++)
+                        CHECK(strlen(oomslice_plan_step_text(plan,
+                                                             &plan->steps[plan->units[i].steps_first + j])) <
+                              OOMSLICE_UNIT_NAME_MAX);
         }
         for (uint32_t i = 0; i < plan->header->domains_count; i++)
                 CHECK(plan->domains[i].unit >= 0 && plan->domains[i].unit < count);
@@ -94,7 +109,7 @@ static int check(const void *data, size_t size) {
         uint32_t detail = UINT32_MAX;
         int result = oomslice_plan_check(data, size, &plan, &detail);
 
-        CHECK(result >= OOMSLICE_PLAN_OK && result <= OOMSLICE_PLAN_E_GENERATION);
+        CHECK(result >= OOMSLICE_PLAN_OK && result <= OOMSLICE_PLAN_E_LADDER);
         CHECK(detail < OOMSLICE_PLAN_UNITS_MAX);
         CHECK(strlen(oomslice_plan_result_text(result)) > 0);
         if (result == OOMSLICE_PLAN_OK)
@@ -103,7 +118,7 @@ static int check(const void *data, size_t size) {
 }
 
 int main(void) {
-        unsigned good = 0, seen[OOMSLICE_PLAN_E_GENERATION + 1] = {0};
+        unsigned good = 0, seen[OOMSLICE_PLAN_E_LADDER + 1] = {0};
         struct oomslice_plan plan;
         uint32_t detail;
         char *data;
@@ -171,6 +186,7 @@ int main(void) {
                         seen[check(data, SIZE)]++;
                         header->units_count = UNITS;
                         header->domains_count = DOMAINS;
+                        header->steps_count = STEPS;
                         header->names_size = NAMES;
                         CHECK(oomslice_plan_finish(data, SIZE) == OOMSLICE_PLAN_OK);
                 }
@@ -182,6 +198,6 @@ int main(void) {
         /* The test tests something: plans were found good, and bad for each reason that there is. */
         CHECK(good > ROUNDS / 100);
         CHECK(seen[OOMSLICE_PLAN_E_BOUNDS] && seen[OOMSLICE_PLAN_E_PARENT] && seen[OOMSLICE_PLAN_E_NAME] &&
-              seen[OOMSLICE_PLAN_E_DOMAIN]);
+              seen[OOMSLICE_PLAN_E_DOMAIN] && seen[OOMSLICE_PLAN_E_LADDER]);
         return 0;
 }

@@ -206,7 +206,7 @@ def test_magic_and_version_are_looked_at_before_all_else() -> None:
     good = bytes(forged)
     for field in ("version", "header_size"):
         offset = ffi.offsetof("struct oomslice_plan_header", field)
-        assert refusal(good[:offset] + b"\2\0\0\0" + good[offset + 4 :]) == lib.OOMSLICE_PLAN_E_VERSION
+        assert refusal(good[:offset] + b"\xee\0\0\0" + good[offset + 4 :]) == lib.OOMSLICE_PLAN_E_VERSION
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_magic_and_version_are_looked_at_before_all_else() -> None:
         ("cgroup_id", 0, lib.OOMSLICE_PLAN_E_BOUNDS),
         ("priority", 1001, lib.OOMSLICE_PLAN_E_BOUNDS),
         ("priority", -1001, lib.OOMSLICE_PLAN_E_BOUNDS),
-        ("flags", 32, lib.OOMSLICE_PLAN_E_BOUNDS),
+        ("flags", 64, lib.OOMSLICE_PLAN_E_BOUNDS),
         ("flags", 1 << 31, lib.OOMSLICE_PLAN_E_BOUNDS),
         ("parent", -1, lib.OOMSLICE_PLAN_E_PARENT),
         ("parent", -(1 << 31), lib.OOMSLICE_PLAN_E_PARENT),
