@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from oomslice.cgroups.model import Cgroup, Usage
@@ -15,7 +15,7 @@ from oomslice.errors import CgroupError, OomsliceError
 from oomslice.plan.encode import encode
 from oomslice.policy.effective import effective
 from oomslice.policy.model import Policy
-from oomslice.settings.configuration import parse_configuration
+from oomslice.settings.configuration import parse_configuration, with_possible_reserve
 from oomslice.settings.model import Configuration, Problem, RankBy, Severity, UnitSettings
 from oomslice.settings.unitfile import parse_unit_files
 from oomslice.units.client import UnitsClient
@@ -86,8 +86,11 @@ class Planner:
             if unit.name.startswith("user@") and unit.control_group in cgroups
             for cgroup in self._tree.walk_user_units(unit.control_group)
         ]
+        memory = self._tree.memory()
+        limits, limit_problems = with_possible_reserve(self.configuration.limits, memory.total)
+        configuration = replace(self.configuration, limits=limits)
         while True:
-            policy, policy_problems = effective(snapshot, settings, cgroups, user_cgroups, self.configuration)
+            policy, policy_problems = effective(snapshot, settings, cgroups, user_cgroups, configuration)
             descriptors, ended = self._open(policy)
             if not ended:
                 break
@@ -96,7 +99,6 @@ class Planner:
         prepared = Prepared(self._generation + 1, b"", policy, descriptors)
         baseline = self._baseline(policy)
         try:
-            memory = self._tree.memory()
             prepared.data = encode(
                 policy,
                 generation=prepared.generation,
@@ -111,7 +113,7 @@ class Planner:
         self._generation = prepared.generation
         self.policy = policy
         self.baseline = baseline
-        self.problems = (*self._configuration_problems, *problems, *policy_problems)
+        self.problems = (*self._configuration_problems, *limit_problems, *problems, *policy_problems)
         self.other_daemons = _other_daemons(snapshot)
         return prepared
 

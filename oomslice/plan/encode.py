@@ -18,7 +18,9 @@ from oomslice.cgroups.model import Usage
 from oomslice.errors import PlanError
 from oomslice.policy.model import Policy, PolicyDomain, PolicyUnit
 from oomslice.policy.rank import unit_flags
-from oomslice.settings.model import MachineTriggers, PressureTrigger, PsiKind, RankBy
+from oomslice.settings.model import KillScope, MachineTriggers, PressureTrigger, PsiKind, RankBy, Step
+from oomslice.settings.steps import THROTTLE_DEFAULT
+from oomslice.settings.values import parse_size
 
 if TYPE_CHECKING:
     from oomslice._core import CData
@@ -33,6 +35,26 @@ RANK_BY: Mapping[RankBy, int] = {
 
 PSI_KIND: Mapping[PsiKind, int] = {PsiKind.SOME: lib.OOMSLICE_PSI_SOME, PsiKind.FULL: lib.OOMSLICE_PSI_FULL}
 """First word of PressureTrigger= -> enum oomslice_psi_kind."""
+
+KILL_SCOPE: Mapping[KillScope, int] = {
+    KillScope.UNIT: lib.OOMSLICE_SCOPE_UNIT,
+    KillScope.SUBTREE: lib.OOMSLICE_SCOPE_SUBTREE,
+    KillScope.PROCESS: lib.OOMSLICE_SCOPE_PROCESS,
+}
+"""KillScope= -> enum oomslice_kill_scope."""
+
+STEP_KIND: Mapping[str, int] = {
+    "kill": lib.OOMSLICE_STEP_KILL,
+    "terminate": lib.OOMSLICE_STEP_TERMINATE,
+    "freeze": lib.OOMSLICE_STEP_FREEZE,
+    "throttle": lib.OOMSLICE_STEP_THROTTLE,
+    "reclaim": lib.OOMSLICE_STEP_RECLAIM,
+    "warn": lib.OOMSLICE_STEP_WARN,
+    "purge": lib.OOMSLICE_STEP_PURGE,
+    "checkpoint": lib.OOMSLICE_STEP_CHECKPOINT,
+    "start": lib.OOMSLICE_STEP_START,
+}
+"""Name of a step -> enum oomslice_step_kind."""
 
 _TIME_MAX_USEC = lib.OOMSLICE_PLAN_TIME_MAX_S * 1_000_000
 _ELLIPSIS = "…".encode()
@@ -57,12 +79,16 @@ def encode(
     Raises PlanError if the policy is no plan: `result` and `detail` are what the core would have answered.
     """
     _refuse_twins(policy.units)
-    names, offsets = _pack_names(unit.name for unit in policy.units)
+    names = _Names()
+    offsets = [names.add(_shortened(unit.name)) for unit in policy.units]
+    ladders = _Ladders(names)
+    firsts = [ladders.add(unit.ladder, index) for index, unit in enumerate(policy.units)]
     size = (
         ffi.sizeof("struct oomslice_plan_header")
         + len(policy.units) * ffi.sizeof("struct oomslice_plan_unit")
         + len(policy.domains) * ffi.sizeof("struct oomslice_plan_domain")
-        + len(names)
+        + len(ladders.steps) * ffi.sizeof("struct oomslice_plan_step")
+        + len(names.packed)
     )
     if size > lib.OOMSLICE_PLAN_SIZE_MAX or len(policy.units) > lib.OOMSLICE_PLAN_UNITS_MAX:
         raise PlanError(
@@ -70,25 +96,35 @@ def encode(
             f" and {lib.OOMSLICE_PLAN_SIZE_MAX} bytes",
             lib.OOMSLICE_PLAN_E_SIZE,
         )
+    if len(ladders.steps) > lib.OOMSLICE_PLAN_STEPS_MAX:
+        raise PlanError(
+            f"the ladders of all units have {len(ladders.steps)} steps, equal ladders counted once; the limit is"
+            f" {lib.OOMSLICE_PLAN_STEPS_MAX}",
+            lib.OOMSLICE_PLAN_E_BOUNDS,
+        )
 
     memory = _aligned(size)
     header = ffi.cast("struct oomslice_plan_header *", memory)
     units = ffi.cast("struct oomslice_plan_unit *", header + 1)
     domains = ffi.cast("struct oomslice_plan_domain *", units + len(policy.units))
+    steps = ffi.cast("struct oomslice_plan_step *", domains + len(policy.domains))
     try:
         header.generation = generation
         header.made_realtime_us = made_realtime_usec
         header.units_count = len(policy.units)
         header.domains_count = len(policy.domains)
-        header.names_size = len(names)
+        header.steps_count = len(ladders.steps)
+        header.names_size = len(names.packed)
         _put_machine(header.machine, policy, memory_total, swap_total)
         for index, unit in enumerate(policy.units):
-            _put_unit(units[index], unit, usage.get(unit.cgroup_id, Usage()), offsets[index])
+            _put_unit(units[index], unit, usage.get(unit.cgroup_id, Usage()), offsets[index], firsts[index])
         for index, domain in enumerate(policy.domains):
             _put_domain(domains[index], domain)
+        for index, (step, text) in enumerate(ladders.steps):
+            _put_step(steps[index], step, text)
     except OverflowError as error:
         raise PlanError(f"a number of the policy does not fit a plan: {error}", lib.OOMSLICE_PLAN_E_BOUNDS) from error
-    ffi.memmove(ffi.cast("char *", domains + len(policy.domains)), names, len(names))
+    ffi.memmove(ffi.cast("char *", steps + len(ladders.steps)), bytes(names.packed), len(names.packed))
 
     _raise_unless_good(lib.oomslice_plan_finish(memory, size), 0)
     data = bytes(ffi.buffer(memory, size))
@@ -104,7 +140,10 @@ def decode(data: bytes) -> dict[str, Any]:
         "generation": header.generation,
         "made_realtime_us": header.made_realtime_us,
         "machine": _fields(header.machine),
-        "units": [{**_fields(plan.units[index]), "name": _name(plan, index)} for index in range(header.units_count)],
+        "units": [
+            {**_fields(plan.units[index]), "name": _name(plan, index), "ladder": _ladder(plan, plan.units[index])}
+            for index in range(header.units_count)
+        ],
         "domains": [_fields(plan.domains[index]) for index in range(header.domains_count)],
     }
 
@@ -161,21 +200,55 @@ def _refuse_twins(units: Iterable[PolicyUnit]) -> None:
             )
 
 
-def _pack_names(names: Iterable[str]) -> tuple[bytes, list[int]]:
-    """All names, each with its NUL, equal ones once; and where each unit's name starts."""
-    packed = bytearray()
-    known: dict[bytes, int] = {}
-    offsets = []
-    for name in names:
-        encoded = _shortened(name.encode("utf-8", "surrogateescape").replace(b"\0", b""))
-        if encoded not in known:
-            known[encoded] = len(packed)
-            packed += encoded + b"\0"
-        offsets.append(known[encoded])
-    return bytes(packed), offsets
+class _Names:
+    """The texts of a plan, each with its NUL, equal ones once."""
+
+    def __init__(self) -> None:
+        self.packed = bytearray()
+        self._known: dict[bytes, int] = {}
+
+    def add(self, text: bytes) -> int:
+        """Where this text starts."""
+        if text not in self._known:
+            self._known[text] = len(self.packed)
+            self.packed += text + b"\0"
+        return self._known[text]
 
 
-def _shortened(name: bytes) -> bytes:
+class _Ladders:
+    """The steps of a plan, each with the offset of its text; equal ladders once."""
+
+    def __init__(self, names: _Names) -> None:
+        self.steps: list[tuple[Step, int]] = []
+        self._names = names
+        self._known: dict[tuple[Step, ...], int] = {}
+
+    def add(self, ladder: tuple[Step, ...], unit: int) -> int:
+        """Where this ladder starts. Raises PlanError if it cannot be one."""
+        if not ladder:
+            return 0
+        if ladder not in self._known:
+            self._known[ladder] = len(self.steps)
+            self.steps += [(step, self._text(step, unit)) for step in ladder]
+        return self._known[ladder]
+
+    def _text(self, step: Step, unit: int) -> int:
+        if step.name not in ("purge", "checkpoint", "start") or step.argument is None:
+            return int(lib.OOMSLICE_PLAN_NO_TEXT)
+        text = _bytes(step.argument)
+        # Shortened, it would be another path or unit.
+        if len(text) >= lib.OOMSLICE_UNIT_NAME_MAX:
+            message = f"the step {step.name} has a text of {len(text)} bytes, more than a plan has room for"
+            raise PlanError(message, lib.OOMSLICE_PLAN_E_LADDER, unit)
+        return self._names.add(text)
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape").replace(b"\0", b"")
+
+
+def _shortened(text: str) -> bytes:
+    name = _bytes(text)
     limit = lib.OOMSLICE_UNIT_NAME_MAX - 1
     if len(name) <= limit:
         return name
@@ -189,16 +262,27 @@ def _shortened(name: bytes) -> bytes:
 def _put_machine(machine: CData, policy: Policy, memory_total: int, swap_total: int) -> None:
     triggers: MachineTriggers = policy.machine
     machine.available_min = triggers.available_min.of(memory_total)
-    # A watch that starts below the limit would never see it come.
-    machine.available_watch = max(triggers.available_watch.of(memory_total), machine.available_min)
+    machine.available_ladder = triggers.available_ladder.of(memory_total)
+    machine.swap_free_ladder = triggers.swap_free_ladder.of(swap_total)
+    if triggers.available_ladder.is_zero:
+        machine.swap_free_ladder = 0
+    else:
+        # Below the limits nobody waits any longer, so ladders begin at them at the latest.
+        machine.available_ladder = max(machine.available_ladder, machine.available_min)
+        machine.swap_free_ladder = max(machine.swap_free_ladder, triggers.swap_free_min.of(swap_total))
+    # A watch that starts below a limit would never see it come.
+    machine.available_watch = max(
+        triggers.available_watch.of(memory_total), machine.available_min, machine.available_ladder
+    )
     machine.swap_free_min = triggers.swap_free_min.of(swap_total)
     machine.available_thrash = triggers.available_thrash.of(memory_total)
     _put_trigger(machine.sign, triggers.sign)
     _put_trigger(machine.thrash, triggers.thrash)
     machine.death_deadline_us = min(policy.death_deadline_usec, _TIME_MAX_USEC)
+    machine.reserve = policy.reserve.of(memory_total)
 
 
-def _put_unit(target: CData, unit: PolicyUnit, baseline: Usage, name_offset: int) -> None:
+def _put_unit(target: CData, unit: PolicyUnit, baseline: Usage, name_offset: int, steps_first: int) -> None:
     target.cgroup_id = unit.cgroup_id
     target.baseline_memory = baseline.memory
     target.baseline_refaults = baseline.refaults
@@ -206,6 +290,9 @@ def _put_unit(target: CData, unit: PolicyUnit, baseline: Usage, name_offset: int
     target.priority = unit.priority
     target.flags = unit_flags(unit)
     target.name_offset = name_offset
+    target.steps_first = steps_first
+    target.steps_count = len(unit.ladder)
+    target.kill_scope = KILL_SCOPE[unit.kill_scope]
 
 
 def _put_domain(target: CData, domain: PolicyDomain) -> None:
@@ -214,6 +301,16 @@ def _put_domain(target: CData, domain: PolicyDomain) -> None:
     target.flags = lib.OOMSLICE_UNIT_DRY_RUN if domain.dry_run else 0
     target.cooldown_us = min(domain.cooldown_usec, _TIME_MAX_USEC)
     _put_trigger(target.trigger, domain.settings.pressure_trigger)
+
+
+def _put_step(target: CData, step: Step, text: int) -> None:
+    target.kind = STEP_KIND[step.name]
+    target.delay_us = step.delay_usec
+    target.text = text
+    if step.name == "throttle":
+        target.amount = THROTTLE_DEFAULT if step.argument is None else int(step.argument)
+    elif step.name == "reclaim" and step.argument is not None:
+        target.amount = parse_size(step.argument)
 
 
 def _put_trigger(target: CData, trigger: PressureTrigger | None) -> None:
@@ -254,6 +351,16 @@ def _raise_unless_good(result: int, detail: int) -> None:
 
 def _name(plan: CData, index: int) -> str:
     return bytes(ffi.string(lib.oomslice_plan_name(plan, index))).decode("utf-8", "surrogateescape")
+
+
+def _ladder(plan: CData, unit: CData) -> list[dict[str, Any]]:
+    """The steps of a unit, `text` being the text itself."""
+    steps = []
+    for index in range(unit.steps_first, unit.steps_first + unit.steps_count):
+        step = plan.steps[index]
+        text = bytes(ffi.string(lib.oomslice_plan_step_text(plan, ffi.addressof(step))))
+        steps.append({**_fields(step), "text": text.decode("utf-8", "surrogateescape")})
+    return steps
 
 
 def _fields(struct: CData) -> dict[str, Any]:

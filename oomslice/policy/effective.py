@@ -4,9 +4,10 @@
 Pure: the result depends on the values given and on nothing else, not even on their order.
 
 Own settings come first, then the tier they name, then the rules that match (later ones first, each over its own tier).
-Priority, Protect and DryRun go down the tree to whoever does not set them. A priority from the rules that come with
-oomslice gives way to one that the administrator wrote for an ancestor. Below a cgroup that was delegated to someone
-other than root, no priority is above that of the delegated unit, and marks that he can set himself count for nothing.
+What `INHERITED` names goes down the tree to whoever does not set it. A priority, ladder or kill scope from the rules
+that come with oomslice gives way to one that the administrator wrote for an ancestor. Below a cgroup that was delegated
+to someone other than root, no priority is above that of the delegated unit, and marks that he can set himself count for
+nothing.
 """
 
 from __future__ import annotations
@@ -22,8 +23,18 @@ from oomslice.cgroups.model import Cgroup, unit_name
 from oomslice.errors import PlanError
 from oomslice.policy.limits import DOMAINS_MAX, drop_units, drop_user_units
 from oomslice.policy.model import Policy, PolicyDomain, PolicyUnit
+from oomslice.policy.scope import take_subtrees
 from oomslice.settings.configuration import unknown_tier
-from oomslice.settings.model import SETTING_NAMES, Configuration, Problem, RankBy, Source, UnitSettings
+from oomslice.settings.model import (
+    SETTING_NAMES,
+    Configuration,
+    KillScope,
+    Problem,
+    RankBy,
+    Source,
+    UnitSettings,
+)
+from oomslice.settings.steps import with_end
 from oomslice.units.model import Unit, UnitSnapshot
 
 SELF_UNITS: frozenset[str] = frozenset(
@@ -46,6 +57,13 @@ PRIORITY_MIN = -1000
 PRIORITY_MAX = 1000
 AVOID_BONUS = 100
 """What ManagedOOMPreference=avoid adds to a priority that is not set in the unit's own files."""
+
+INHERITED: Mapping[str, Any] = MappingProxyType(
+    {"priority": 0, "protect": False, "dry_run": False, "actions": None, "kill_scope": None, "on_decision": None}
+)
+"""Field of UnitSettings that goes down the tree -> its default."""
+YIELDING = frozenset({"priority", "actions", "kill_scope", "on_decision"})
+"""What a shipped rule says of these gives way to what an administrator says of an ancestor."""
 
 DEFAULT = "default"
 SHIPPED = "/usr/"
@@ -120,6 +138,7 @@ def effective(
                 left_to_oomd=oomd and (marked or (parent is not None and parent.left_to_oomd)),
             )
         )
+    units = take_subtrees(units, problems)
     populated = {node.cgroup.id for node in nodes if node.cgroup.populated}
     units = drop_units(units, populated, problems)
     policy = Policy(
@@ -127,6 +146,7 @@ def effective(
         domains=tuple(_domains(units, problems)),
         machine=configuration.machine,
         death_deadline_usec=configuration.limits.death_deadline_usec,
+        reserve=configuration.limits.reserve,
     )
     return policy, tuple(dict.fromkeys(problems))
 
@@ -252,9 +272,9 @@ def _policy_unit(node: _Node, above: _Node | None, layered: _Layered, *, self_: 
     inherited = above.inherited if above is not None else {}
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    for name, default in (("priority", 0), ("protect", False), ("dry_run", False)):
+    for name, default in INHERITED.items():
         value = getattr(layered.settings, name)
-        if name == "priority" and name in layered.shipped and name in inherited and inherited[name][2]:
+        if name in YIELDING and name in layered.shipped and name in inherited and inherited[name][2]:
             value = None
         if value is not None:
             values[name], origins[name] = value, layered.origins[name]
@@ -272,7 +292,8 @@ def _policy_unit(node: _Node, above: _Node | None, layered: _Layered, *, self_: 
             origins["priority"] += f", held to the {node.ceiling} of the user manager"
             node.inherited["priority"] = (node.ceiling, node.name, True)
     candidate = _is_candidate(node)
-    _honour_preference(node, candidate, layered, values, origins)
+    whole = bool(node.children) and values["kill_scope"] is KillScope.SUBTREE
+    _honour_preference(node, candidate or whole, layered, values, origins)
     set_ = {name: value for name, value in values.items() if origins[name] != DEFAULT}
     sources = layered.settings.sources
     settings = UnitSettings(
@@ -281,6 +302,8 @@ def _policy_unit(node: _Node, above: _Node | None, layered: _Layered, *, self_: 
     settings_from = {
         name: _place(name, layered, origins) for name in SETTING_NAMES if getattr(settings, name) is not None
     }
+    ladder = with_end(settings.actions or ())
+    added = ", kill added" if len(ladder) > len(settings.actions or ()) else ""
     return PolicyUnit(
         name=node.name,
         path=node.cgroup.path,
@@ -295,6 +318,10 @@ def _policy_unit(node: _Node, above: _Node | None, layered: _Layered, *, self_: 
         left_to_oomd=left_to_oomd,
         dry_run=values["dry_run"],
         need_daemon_reload=node.unit is not None and node.unit.need_daemon_reload,
+        ladder=ladder,
+        ladder_origin=origins["actions"] + added,
+        kill_scope=settings.kill_scope or KillScope.UNIT,
+        kill_scope_origin=origins["kill_scope"],
         settings=settings,
         settings_from=settings_from,
     )
@@ -350,14 +377,17 @@ def _domains(units: Sequence[PolicyUnit], problems: list[Problem]) -> list[Polic
         settings = unit.settings
         if number > 0 and settings.pressure_trigger is None:
             continue
+        if unit.taken_with:
+            problems.append(
+                _trigger_problem(
+                    unit, f"{unit.taken_with} is taken as a whole (KillScope=subtree), so {unit.name} is no domain"
+                )
+            )
+            continue
         if len(domains) == DOMAINS_MAX:
             problems.append(
-                Problem(
-                    settings.sources.get("pressure_trigger", Source("", 0)),
-                    "X-OOMSlice",
-                    "PressureTrigger",
-                    str(settings.pressure_trigger),
-                    f"a plan holds {DOMAINS_MAX} domains, the machine included; {unit.name} is not watched",
+                _trigger_problem(
+                    unit, f"a plan holds {DOMAINS_MAX} domains, the machine included; {unit.name} is not watched"
                 )
             )
             continue
@@ -371,3 +401,9 @@ def _domains(units: Sequence[PolicyUnit], problems: list[Problem]) -> list[Polic
             )
         )
     return domains
+
+
+def _trigger_problem(unit: PolicyUnit, message: str) -> Problem:
+    settings = unit.settings
+    source = settings.sources.get("pressure_trigger", Source("", 0))
+    return Problem(source, "X-OOMSlice", "PressureTrigger", str(settings.pressure_trigger), message)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from oomslice.settings.model import MachineTriggers, RankBy, UnitSettings
+from oomslice.settings.model import Amount, KillScope, Limits, MachineTriggers, RankBy, Step, UnitSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +29,17 @@ class PolicyUnit:
     left_to_oomd: bool = False
     dry_run: bool = False
     need_daemon_reload: bool = False
+    ladder: tuple[Step, ...] = ()
+    """Actions= in force, with the kill that was added if it had no end; empty: kill, at once"""
+    ladder_origin: str = "default"
+    """where Actions= is from, in the words of `priority_origin`"""
+    kill_scope: KillScope = KillScope.UNIT
+    """KillScope= in force: `SUBTREE` only of a candidate that holds other units"""
+    kill_scope_origin: str = "default"
+    taken_with: str = ""
+    """name of the candidate that holds this unit and is taken as a whole; empty if there is none"""
     settings: UnitSettings = field(default_factory=UnitSettings)
-    """effective: own over tier over rules; only Priority, Protect and DryRun are inherited"""
+    """effective: own over tier over rules; see `effective.INHERITED` for what comes from above"""
     settings_from: Mapping[str, str] = field(default_factory=dict)
     """field name -> "FILE:LINE" or origin, for display"""
 
@@ -54,6 +63,7 @@ class Policy:
     domains: tuple[PolicyDomain, ...]
     machine: MachineTriggers
     death_deadline_usec: int
+    reserve: Amount = field(default=Limits().reserve)
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,8 @@ def rank(
         unit = policy.units[candidate.unit]
         if position < eligible_count:
             reason = place(position, eligible, rank_by)
+        elif candidate.verdict == lib.OOMSLICE_VERDICT_CONTAINER and unit.taken_with:
+            reason = f"goes with {unit.taken_with}, which is taken as a whole (KillScope=subtree)"
         else:
             reason = OUT[candidate.verdict].format(unit=unit, domain=policy.units[domain_unit])
         ranking.append(
@@ -127,6 +129,7 @@ def unit_flags(unit: PolicyUnit) -> int:
         | (lib.OOMSLICE_UNIT_SELF if unit.self_ else 0)
         | (lib.OOMSLICE_UNIT_LEFT_TO_OOMD if unit.left_to_oomd else 0)
         | (lib.OOMSLICE_UNIT_DRY_RUN if unit.dry_run else 0)
+        | (lib.OOMSLICE_UNIT_TAKEN if unit.taken_with else 0)
     )
 
 

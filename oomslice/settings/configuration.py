@@ -39,7 +39,7 @@ from oomslice.settings.nearest import nearest
 from oomslice.settings.problems import PROBLEMS_MAX, limited
 from oomslice.settings.steps import parse_steps
 from oomslice.settings.unitname import CGROUP_TYPES, UNIT_NAME_MAX
-from oomslice.settings.values import BadValueError, parse_tier_name, shown
+from oomslice.settings.values import RESERVE_PERMYRIAD_MAX, BadValueError, parse_tier_name, shown
 from oomslice.settings.yamltext import Document, Refused, YamlTextError, line
 
 SECTIONS = ("tiers", "rules", "machine", "limits")
@@ -133,6 +133,12 @@ def unknown_tier(name: str, tiers: Mapping[str, UnitSettings]) -> str:
 
 
 _ORDERED = ("available_watch", "available_thrash", "available_min")
+_LADDER_BOUNDS = (
+    ("available_ladder", "available_min", True),
+    ("swap_free_ladder", "swap_free_min", True),
+    ("available_ladder", "available_watch", False),
+)
+"""Amount, the one it must not be on the wrong side of, and whether that one is its lower bound."""
 
 
 def _machine(assigned: _Assigned, problems: list[Problem]) -> MachineTriggers:
@@ -153,7 +159,28 @@ def _machine(assigned: _Assigned, problems: list[Problem]) -> MachineTriggers:
             Problem(assigned.sources[key], "machine", key.replace("_", "-"), str(amounts[key]), message),
         )
         defaults = MachineTriggers()
-        return replace(triggers, **{name: getattr(defaults, name) for name in _ORDERED})
+        triggers = replace(triggers, **{name: getattr(defaults, name) for name in _ORDERED})
+        break
+    return _with_ladder_in_order(triggers, assigned, values, problems)
+
+
+def _with_ladder_in_order(
+    triggers: MachineTriggers, assigned: _Assigned, written: Mapping[str, object], problems: list[Problem]
+) -> MachineTriggers:
+    """Where ladders begin lies between the limits and the watch. A default gives way to what was written."""
+    for name, bound_name, is_lower in _LADDER_BOUNDS:
+        amount, bound = getattr(triggers, name), getattr(triggers, bound_name)
+        if amount.is_zero or not (_is_less(amount, bound) if is_lower else _is_less(bound, amount)):
+            continue
+        if name in written:
+            key = name.replace("_", "-")
+            wrong, right = ("less", "at least") if is_lower else ("more", "at most")
+            message = (
+                f"is {wrong} than {bound_name.replace('_', '-')}, which is {bound}; write {right} that, or 0 for no"
+                " ladder before the limits. The value is ignored"
+            )
+            problems.append(Problem(assigned.sources[name], "machine", key, str(amount), message))
+        triggers = replace(triggers, **{name: bound})
     return triggers
 
 
@@ -167,7 +194,21 @@ def _is_less(a: Amount, b: Amount) -> bool:
 
 
 def _limits(assigned: _Assigned) -> Limits:
-    return Limits(**{name: value for name, value in assigned.values.items() if value is not None})  # type: ignore[arg-type]
+    values = {name: value for name, value in assigned.values.items() if value is not None}
+    sources = MappingProxyType({name: assigned.sources[name] for name in values})
+    return Limits(**values, sources=sources)  # type: ignore[arg-type]
+
+
+def with_possible_reserve(limits: Limits, memory_total: int) -> tuple[Limits, tuple[Problem, ...]]:
+    """The limits, on a machine with so much memory (bytes): a reserve of more than a quarter of it is not kept."""
+    size = limits.reserve.bytes
+    most = memory_total * RESERVE_PERMYRIAD_MAX // 10_000
+    if size is None or size <= most:
+        return limits, ()
+    message = f"is more than a quarter of memory, which is {most} bytes here. The default is kept"
+    source = limits.sources.get("reserve", Source("", 0))
+    problem = Problem(source, "limits", "reserve", str(limits.reserve), message)
+    return replace(limits, reserve=Limits().reserve), (problem,)
 
 
 class _Reader:

@@ -20,6 +20,7 @@ from oomslice.settings.values import (
     parse_pressure_trigger,
     parse_priority,
     parse_rank_by,
+    parse_reserve,
     parse_tier_name,
 )
 
@@ -50,6 +51,8 @@ MACHINE_PARSERS: Mapping[str, Parser] = MappingProxyType(
         "available_thrash": parse_amount,
         "sign": parse_pressure_trigger,
         "thrash": parse_pressure_trigger,
+        "available_ladder": parse_amount,
+        "swap_free_ladder": parse_amount,
     }
 )
 """Field of MachineTriggers -> parser."""
@@ -59,6 +62,7 @@ LIMIT_PARSERS: Mapping[str, Parser] = MappingProxyType(
         "death_deadline_usec": parse_death_deadline,
         "decisions_max": parse_decisions_max,
         "leave_to_systemd_oomd": parse_boolean,
+        "reserve": parse_reserve,
     }
 )
 """Field of Limits -> parser."""
@@ -83,5 +87,6 @@ YAML_LIMIT_KEYS: Mapping[str, str] = MappingProxyType(
         "death-deadline-sec": "death_deadline_usec",
         "decisions-max": "decisions_max",
         "leave-to-systemd-oomd": "leave_to_systemd_oomd",
+        "reserve": "reserve",
     }
 )

@@ -179,6 +179,11 @@ class Amount:
         assert self.permyriad is not None
         return total * self.permyriad // 10_000
 
+    @property
+    def is_zero(self) -> bool:
+        """True if it is nothing, whatever the total."""
+        return not (self.bytes or self.permyriad)
+
     def __str__(self) -> str:
         """As it is written: "64M", "4%", "2.5%"."""
         if self.bytes is None:
@@ -217,6 +222,9 @@ class MachineTriggers:
     """act at or below this MemAvailable when `thrash` fires, whatever swap is free"""
     sign: PressureTrigger = PressureTrigger(PsiKind.SOME, 2_000, 500_000)
     thrash: PressureTrigger = PressureTrigger(PsiKind.FULL, 5_000_000, 10_000_000)
+    available_ladder: Amount = Amount(permyriad=800)
+    """climb ladders, with their delays, at or below this MemAvailable, if free swap is at its own such limit too"""
+    swap_free_ladder: Amount = Amount(permyriad=2500)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +236,10 @@ class Limits:
     """decisions kept in the store; the oldest go first"""
     leave_to_systemd_oomd: bool = True
     """units marked ManagedOOM*=kill are left to systemd-oomd while it runs"""
+    reserve: Amount = Amount(bytes=0)
+    """locked by the core, and given back to the kernel at a decision"""
+    sources: Mapping[str, Source] = field(default_factory=lambda: MappingProxyType({}), compare=False)
+    """Field name -> where its value was written."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import itertools
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -28,9 +28,16 @@ from oomslice.settings.values import (
 )
 from oomslice.settings.words import join_words, split_words
 
-STEPS_MAX = 32
-PATH_MAX = 4095
-"""Bytes, as the kernel's PATH_MAX without its NUL."""
+STEPS_MAX = 12
+"""Steps of one ladder, an added kill included; as in core/plan.h (a test compares them)."""
+PATH_MAX = 255
+"""Bytes, as many as a plan holds for one text."""
+THROTTLE_DEFAULT = 90
+"""Percent of what a unit has that memory.high is set to by a throttle without an argument."""
+AFTER_TERMINATE_USEC = 10_000_000
+"""How long after a terminate at the end of a ladder the added kill comes: a service's time to write its data."""
+AFTER_LAST_USEC = 5_000_000
+"""How long after any other last step."""
 
 
 class Takes(enum.Enum):
@@ -50,8 +57,10 @@ class StepKind:
     example: str = ""
     ends: bool = False
     """memory comes free, or stops being taken, whatever the processes do"""
-    carried_out: bool = False
-    """oomslice does it today; the others are read and checked, and said to be without effect"""
+    by_core: bool = False
+    """the core does it by itself; the others are asked of the extended part"""
+    undone: bool = False
+    """what it did is taken back when the domain is calm"""
     at_sign: bool = False
     """its argument may hold an "@" of its own"""
 
@@ -60,15 +69,15 @@ STEPS: Mapping[str, StepKind] = MappingProxyType(
     {
         kind.name: kind
         for kind in (
-            StepKind("warn"),
-            StepKind("reclaim", Takes.OPTIONAL, "reclaim:256M"),
-            StepKind("throttle", Takes.OPTIONAL, "throttle:80"),
-            StepKind("freeze", ends=True),
+            StepKind("warn", by_core=True),
+            StepKind("reclaim", Takes.OPTIONAL, "reclaim:256M", by_core=True),
+            StepKind("throttle", Takes.OPTIONAL, "throttle:80", by_core=True, undone=True),
+            StepKind("freeze", ends=True, by_core=True, undone=True),
             StepKind("purge", Takes.REQUIRED, "purge:/run/cache", at_sign=True),
             StepKind("checkpoint", Takes.OPTIONAL, "checkpoint:/var/lib/checkpoints", ends=True, at_sign=True),
             StepKind("start", Takes.REQUIRED, "start:notify.service", at_sign=True),
-            StepKind("terminate"),
-            StepKind("kill", ends=True, carried_out=True),
+            StepKind("terminate", by_core=True),
+            StepKind("kill", ends=True, by_core=True),
         )
     }
 )
@@ -152,7 +161,7 @@ def _path_argument(text: str) -> str:
     if any(not character.isprintable() for character in text):
         raise BadValueError("has a character that a path should not have")
     if len(text.encode("utf-8", "surrogatepass")) > PATH_MAX:
-        raise BadValueError("is longer than a path can be")
+        raise BadValueError(f"is longer than the {PATH_MAX} bytes that a plan has room for")
     parts = [part for part in text.split("/") if part not in ("", ".")]
     if ".." in parts:
         raise BadValueError('has a ".."; write the path without')
@@ -190,7 +199,24 @@ def parse_steps(words: Iterable[str]) -> tuple[Step, ...]:
             raise BadValueError(
                 f'has "{later}" after "{earlier}"; delays count from the trigger, so they cannot become smaller'
             )
+    if len(with_end(steps)) > STEPS_MAX:
+        raise BadValueError(f"has {STEPS_MAX} steps, and no room for the kill that must be added: write one step less")
     return tuple(steps)
+
+
+def with_end(steps: Sequence[Step]) -> tuple[Step, ...]:
+    """The ladder as it is climbed: one that has no end, or a terminate that nothing follows up, gets a kill.
+
+    >>> format_actions(with_end(parse_actions("warn terminate@10s")))
+    'warn terminate@10s kill@20s'
+    """
+    if not steps or steps[-1].name == "kill":
+        return tuple(steps)
+    last = steps[-1]
+    if STEPS[last.name].ends and not any(step.name == "terminate" for step in steps):
+        return tuple(steps)
+    wait = AFTER_TERMINATE_USEC if last.name == "terminate" else AFTER_LAST_USEC
+    return (*steps, Step("kill", None, last.delay_usec + wait))
 
 
 def parse_actions(text: str) -> tuple[Step, ...]:

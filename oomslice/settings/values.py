@@ -26,6 +26,8 @@ TIME_MAX_USEC = 86_400_000_000
 """The longest time that any of our settings takes: a day. The core would take more."""
 DEATH_DEADLINE_MIN_USEC, DEATH_DEADLINE_MAX_USEC = 100_000, 60_000_000
 DECISIONS_MIN, DECISIONS_MAX = 1, 1_000_000
+RESERVE_PERMYRIAD_MAX = 2500
+"""The largest reserve, as a share of memory in hundredths of a percent: a quarter."""
 TIER_NAME_MAX = 64
 
 _USEC_INFINITY = 2**64 - 1
@@ -258,6 +260,14 @@ def parse_amount(text: str) -> Amount:
         return Amount(bytes=parse_size(text))
     except BadValueError as error:
         raise BadValueError(f'{error}, or a percentage such as "4%"') from None
+
+
+def parse_reserve(text: str) -> Amount:
+    """reserve: a size, or a share of memory of at most a quarter. A size is compared when memory is known."""
+    amount = parse_amount(text)
+    if amount.permyriad is not None and amount.permyriad > RESERVE_PERMYRIAD_MAX:
+        raise BadValueError("is too much: what is kept locked is missing elsewhere; write at most 25%")
+    return amount
 
 
 def parse_pressure_trigger(text: str) -> PressureTrigger:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What `oomslicectl verify` says: what the parsers say, what only the whole shows, and what has no effect yet."""
+"""What `oomslicectl verify` says: what the parsers say, what only the whole shows, and what is worth knowing."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import PurePosixPath
 
 from oomslice.settings.configuration import parse_configuration, unknown_tier
 from oomslice.settings.keys import YAML_SETTING_KEYS
-from oomslice.settings.model import SETTING_KEYS, Configuration, KillScope, Problem, Severity, Source, UnitSettings
-from oomslice.settings.steps import STEPS, format_actions
+from oomslice.settings.model import SETTING_KEYS, Configuration, Problem, Severity, Source, UnitSettings
+from oomslice.settings.steps import STEPS, format_actions, with_end
 from oomslice.settings.unitfile import SECTION, parse_unit_files
 from oomslice.settings.unitname import CGROUP_TYPES, UNIT_TYPES
 
@@ -60,23 +60,15 @@ def _settings_notices(settings: UnitSettings, section: str, keys: dict[str, str]
         return Problem(settings.sources[field], section, keys[field], value, message, Severity.NOTICE)
 
     if settings.actions is not None:
-        ladder = format_actions(settings.actions)
-        idle = list(dict.fromkeys(step.name for step in settings.actions if not STEPS[step.name].carried_out))
-        if idle:
-            steps = f"the step {idle[0]} is" if len(idle) == 1 else f"the steps {', '.join(idle)} are"
-            yield notice("actions", ladder, f"{steps} parsed but not yet carried out")
-        if not STEPS[settings.actions[-1].name].ends:
+        added = with_end(settings.actions)[len(settings.actions) :]
+        if added:
+            last = settings.actions[-1].name
             ends = ", ".join(name for name, kind in STEPS.items() if kind.ends)
-            message = f"the ladder ends in none of {ends}, so kill is added to it"
-            yield notice("actions", ladder, message)
-    if settings.kill_scope not in (None, KillScope.UNIT):
-        assert settings.kill_scope is not None
-        message = "is parsed but not yet carried out; the whole unit is killed"
-        yield notice("kill_scope", settings.kill_scope.value, message)
+            why = "nothing kills what terminate leaves" if STEPS[last].ends else f"the ladder ends in none of {ends}"
+            message = f"{why}, so {format_actions(added)} is added to it"
+            yield notice("actions", format_actions(settings.actions), message)
     if settings.dry_run:
         yield notice("dry_run", "yes", "oomslice decides and records here, but does nothing")
-    if settings.on_decision is not None:
-        yield notice("on_decision", settings.on_decision, "is parsed but not yet carried out; no unit is started")
 
 
 def _file_notices(files: Sequence[tuple[str, str]]) -> Iterator[Problem]:

@@ -63,7 +63,7 @@ def test_json_has_every_part_of_a_problem(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_a_notice_does_not_fail(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = written(tmp_path / "50-x.conf", "[X-OOMSlice]\nActions=warn freeze kill\n")
+    path = written(tmp_path / "50-x.conf", "[X-OOMSlice]\nActions=warn freeze@1s warn@2s\n")
     assert main(["verify", path]) == Exit.OK
     printed = capsys.readouterr()
     assert ": notice:" in printed.err

@@ -13,10 +13,21 @@ from hypothesis import strategies as st
 from oomslice._core import ffi, lib
 from oomslice.cgroups.model import Usage
 from oomslice.errors import PlanError
-from oomslice.plan.encode import PSI_KIND, RANK_BY, decode, encode, plan_names
+from oomslice.plan.encode import KILL_SCOPE, PSI_KIND, RANK_BY, STEP_KIND, decode, encode, plan_names
 from oomslice.policy.model import Policy, PolicyDomain
 from oomslice.policy.rank import unit_flags
-from oomslice.settings.model import Amount, MachineTriggers, PressureTrigger, PsiKind, RankBy, UnitSettings
+from oomslice.settings.model import (
+    Amount,
+    MachineTriggers,
+    PressureTrigger,
+    PsiKind,
+    RankBy,
+    Step,
+    UnitSettings,
+)
+from oomslice.settings.steps import PATH_MAX, STEPS_MAX, THROTTLE_DEFAULT, parse_actions
+from oomslice.settings.unitname import UNIT_NAME_MAX
+from oomslice.settings.values import parse_size
 from tests.unit.policies import GIB, policies, policy, unit, usages, uses
 
 TREE = policy(
@@ -57,11 +68,24 @@ class Forgery:
         self.header = ffi.cast("struct oomslice_plan_header *", self._memory)
         self.units = ffi.cast("struct oomslice_plan_unit *", self.header + 1)
         self.domains = ffi.cast("struct oomslice_plan_domain *", self.units + self.header.units_count)
-        self.names = ffi.cast("char *", self.domains + self.header.domains_count)
+        self.steps = ffi.cast("struct oomslice_plan_step *", self.domains + self.header.domains_count)
+        self.names = ffi.cast("char *", self.steps + self.header.steps_count)
 
     def __bytes__(self) -> bytes:
         assert lib.oomslice_plan_finish(self._memory, self.size) == lib.OOMSLICE_PLAN_OK
         return bytes(ffi.buffer(self._memory, self.size))
+
+
+def step_dict(step: Step) -> dict[str, Any]:
+    """The step as a plan says it."""
+    amount, text = 0, ""
+    if step.name == "throttle":
+        amount = int(step.argument or THROTTLE_DEFAULT)
+    elif step.name == "reclaim":
+        amount = parse_size(step.argument) if step.argument else 0
+    else:
+        text = step.argument or ""
+    return {"kind": STEP_KIND[step.name], "delay_us": step.delay_usec, "amount": amount, "text": text}
 
 
 def trigger_dict(trigger: PressureTrigger | None) -> dict[str, int]:
@@ -91,6 +115,9 @@ def test_a_policy_comes_back_as_it_went_in(
         before = usage.get(one.cgroup_id, Usage())
         assert (got["name"], got["cgroup_id"], got["parent"]) == (one.name, one.cgroup_id, one.parent)
         assert (got["priority"], got["flags"]) == (one.priority, unit_flags(one))
+        assert bool(got["flags"] & lib.OOMSLICE_UNIT_TAKEN) == bool(one.taken_with)
+        assert got["kill_scope"] == KILL_SCOPE[one.kill_scope]
+        assert got["ladder"] == [step_dict(step) for step in one.ladder]
         assert (got["baseline_memory"], got["baseline_refaults"]) == (before.memory, before.refaults)
     for domain, got in zip(wanted.domains, read["domains"], strict=True):
         assert (got["unit"], got["rank_by"]) == (domain.unit, RANK_BY[domain.rank_by])
@@ -100,10 +127,96 @@ def test_a_policy_comes_back_as_it_went_in(
     assert plan_names(plan) == {one.cgroup_id: one.name for one in wanted.units}
 
 
-def test_the_watch_never_starts_below_the_limit() -> None:
-    machine = MachineTriggers(available_min=Amount(permyriad=3000), available_watch=Amount(bytes=1))
+@given(policies(), st.integers(1, 1 << 45), st.integers(0, 1 << 45))
+@settings(max_examples=100, deadline=None)
+def test_ladders_begin_between_the_limits_and_the_watch_or_not_at_all(wanted: Policy, memory: int, swap: int) -> None:
+    machine = decode(encoded(wanted, memory_total=memory, swap_total=swap))["machine"]
+    assert machine["reserve"] == wanted.reserve.of(memory)
+    assert machine["available_watch"] >= machine["available_min"]
+    if wanted.machine.available_ladder.is_zero:
+        assert machine["available_ladder"] == machine["swap_free_ladder"] == 0
+        return
+    assert machine["available_watch"] >= machine["available_ladder"] >= machine["available_min"]
+    assert machine["available_ladder"] >= wanted.machine.available_ladder.of(memory)
+    assert machine["swap_free_ladder"] >= machine["swap_free_min"]
+    assert machine["swap_free_ladder"] >= wanted.machine.swap_free_ladder.of(swap)
+
+
+def test_the_watch_never_starts_below_a_limit() -> None:
+    machine = MachineTriggers(
+        available_min=Amount(permyriad=3000), available_watch=Amount(bytes=1), available_ladder=Amount(permyriad=4000)
+    )
     read = decode(encoded(replace(TREE, machine=machine), memory_total=1000))
-    assert read["machine"]["available_min"] == read["machine"]["available_watch"] == 300
+    assert read["machine"]["available_min"] == 300
+    assert read["machine"]["available_ladder"] == read["machine"]["available_watch"] == 400
+
+
+def test_equal_ladders_are_in_the_plan_once_and_names_are_shared_with_texts() -> None:
+    ladder = parse_actions("warn purge:/run/cache start:b.service kill@2s")
+    plan = encoded(
+        policy(
+            unit("a.service", 10, ladder=ladder),
+            unit("b.service", 11, ladder=parse_actions("freeze")),
+            unit("c.service", 12, ladder=tuple(ladder)),
+        )
+    )
+    read = decode(plan)
+    assert [one["steps_first"] for one in read["units"]] == [0, 0, 4, 0]
+    assert [one["steps_count"] for one in read["units"]] == [0, 4, 1, 4]
+    assert plan.count(b"b.service\0") == plan.count(b"/run/cache\0") == 1
+
+
+def test_limits_of_a_ladder_are_those_of_the_plan() -> None:
+    assert STEPS_MAX == lib.OOMSLICE_LADDER_STEPS_MAX
+    assert PATH_MAX == UNIT_NAME_MAX == lib.OOMSLICE_UNIT_NAME_MAX - 1
+    longest = parse_actions("purge:/" + "p" * (PATH_MAX - 1) + " kill@1s")
+    read = decode(encoded(policy(unit("a.service", 10, ladder=longest))))
+    assert len(read["units"][1]["ladder"][0]["text"]) == PATH_MAX
+
+
+def test_more_steps_than_a_plan_holds_are_refused() -> None:
+    units = [
+        unit(f"{i}.service", 10 + i, ladder=tuple(Step("warn", None, i * 100 + n) for n in range(STEPS_MAX)))
+        for i in range(lib.OOMSLICE_PLAN_STEPS_MAX // STEPS_MAX + 1)
+    ]
+    with pytest.raises(PlanError, match="4104 steps") as caught:
+        encoded(policy(*units))
+    assert caught.value.result == lib.OOMSLICE_PLAN_E_BOUNDS
+    assert len(decode(encoded(policy(*units[:-1])))["units"]) == len(units)
+
+
+@pytest.mark.parametrize(
+    "ladder",
+    [
+        (Step("warn"),) * 13,
+        (Step("kill"), Step("warn")),
+        (Step("warn", None, 2), Step("kill", None, 1)),
+        (Step("throttle", "101"),),
+        (Step("purge"),),
+        (Step("purge", "/" + "x" * 255),),
+    ],
+)
+def test_what_is_no_ladder_is_refused_with_the_unit_it_is_of(ladder: tuple[Step, ...]) -> None:
+    with pytest.raises(PlanError) as caught:
+        encoded(policy(unit("a.service", 10), unit("b.service", 11, ladder=ladder)))
+    assert (caught.value.result, caught.value.detail) == (lib.OOMSLICE_PLAN_E_LADDER, 2)
+
+
+def test_what_is_taken_must_be_below_a_whole_and_nothing_that_is_spared() -> None:
+    whole = unit("batch.slice", 10, whole=True)
+    good = unit("a.service", 11, parent=1, taken_with="batch.slice")
+    read = decode(encoded(policy(whole, good)))
+    assert [one["flags"] for one in read["units"]] == [0, lib.OOMSLICE_UNIT_CANDIDATE, lib.OOMSLICE_UNIT_TAKEN]
+    for bad in (
+        unit("a.service", 11, parent=1),
+        unit("a.service", 11, taken_with="batch.slice"),
+        unit("a.service", 11, parent=1, taken_with="batch.slice", protected=True),
+        unit("a.service", 11, parent=1, taken_with="batch.slice", self_=True),
+        unit("a.service", 11, parent=1, taken_with="batch.slice", left_to_oomd=True),
+    ):
+        with pytest.raises(PlanError) as caught:
+            encoded(policy(whole, bad))
+        assert caught.value.result == lib.OOMSLICE_PLAN_E_PARENT
 
 
 def test_a_time_without_end_becomes_the_longest() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from oomslice.settings.configuration import parse_configuration
+from oomslice.settings.configuration import parse_configuration, with_possible_reserve
 from oomslice.settings.model import (
     Amount,
     Configuration,
@@ -395,6 +395,54 @@ def test_amounts_that_only_a_machine_can_compare_are_left_to_it() -> None:
 def test_amounts_may_be_equal() -> None:
     machine = parsed("machine: {available-min: 5%, available-thrash: 5%, available-watch: 5%}").machine
     assert machine.available_min == machine.available_watch == Amount(permyriad=500)
+
+
+@pytest.mark.parametrize(
+    ("machine", "key", "message"),
+    [
+        ("{available-ladder: 3%}", "available-ladder", "is less than available-min, which is 4%; write at least that"),
+        (
+            "{available-ladder: 30%}",
+            "available-ladder",
+            "is more than available-watch, which is 25%; write at most that",
+        ),
+        ("{swap-free-ladder: 5%}", "swap-free-ladder", "is less than swap-free-min, which is 10%; write at least that"),
+    ],
+)
+def test_ladders_begin_between_the_limits_and_the_watch(machine: str, key: str, message: str) -> None:
+    configuration, problems = parse_configuration([("a", f"machine: {machine}")])
+    assert [(problem.key, problem.source.line) for problem in problems] == [(key, 1)]
+    assert problems[0].message.startswith(message)
+    ladder = configuration.machine
+    assert ladder.available_min.permyriad is not None and ladder.available_ladder.permyriad is not None
+    assert ladder.available_min.permyriad <= ladder.available_ladder.permyriad <= 2500
+
+
+def test_where_ladders_begin_gives_way_to_limits_that_were_written() -> None:
+    machine = parsed("machine: {available-min: 10%, available-thrash: 12%, swap-free-min: 60%}").machine
+    assert machine.available_ladder == Amount(permyriad=1000) and machine.swap_free_ladder == Amount(permyriad=6000)
+    machine = parsed("machine: {available-min: 2%, available-thrash: 5%, available-watch: 6%}").machine
+    assert machine.available_ladder == Amount(permyriad=600)
+
+
+def test_no_ladder_before_the_limits_may_be_asked_for() -> None:
+    assert parsed("machine: {available-ladder: 0}").machine.available_ladder.is_zero
+    assert parsed("machine: {available-ladder: 0%}").machine.available_ladder.is_zero
+
+
+def test_a_reserve_is_at_most_a_quarter_of_memory() -> None:
+    assert parsed("limits: {reserve: 25%}").limits.reserve == Amount(permyriad=2500)
+    configuration, problems = parse_configuration([("a", "limits:\n  reserve: 26%\n")])
+    assert configuration.limits.reserve == Limits().reserve
+    assert [(problem.source.line, problem.key) for problem in problems] == [(2, "reserve")]
+    assert "at most 25%" in problems[0].message
+
+    limits = parsed("limits:\n  reserve: 256M\n").limits
+    assert with_possible_reserve(limits, 1 << 30) == (limits, ())
+    kept, (problem,) = with_possible_reserve(limits, (1 << 30) - 4)
+    assert kept.reserve == Limits().reserve and kept.decisions_max == limits.decisions_max
+    assert (problem.source.line, problem.key, problem.value) == (2, "reserve", "256M")
+    assert "more than a quarter of memory, which is 268435455 bytes here" in problem.message
 
 
 def test_a_drop_in_of_a_site_is_merged_with_the_shipped_file() -> None:

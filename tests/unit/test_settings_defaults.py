@@ -122,5 +122,6 @@ def test_what_stands_there_as_a_default_is_the_default() -> None:
     written = yaml.safe_load(re.sub(r"(?m)^ ?[A-Z].*\n", "", commented))
     assert set(written["machine"]) == {
         "available-min", "available-watch", "swap-free-min", "available-thrash", "sign", "thrash",
+        "available-ladder", "swap-free-ladder",
     }  # fmt: skip
-    assert set(written["limits"]) == {"death-deadline-sec", "decisions-max", "leave-to-systemd-oomd"}
+    assert set(written["limits"]) == {"death-deadline-sec", "decisions-max", "leave-to-systemd-oomd", "reserve"}

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from oomslice.settings.model import Step
-from oomslice.settings.steps import STEPS, format_actions, parse_actions, parse_step
+from oomslice.settings.steps import STEPS, format_actions, parse_actions, parse_step, with_end
 from oomslice.settings.values import BadValueError
 from oomslice.settings.words import join_words, split_words
 
@@ -74,7 +74,7 @@ def test_a_step_is_name_argument_and_delay(text: str, step: Step) -> None:
         ("purge:/a/../b", r"\.\."),
         ("purge:%t/x", "absolute"),
         ("purge:/run/%i", "not expanded"),
-        ("purge:/" + "a" * 5000, "longer"),
+        ("purge:/" + "a" * 255, "longer than the 255 bytes"),
         ("purge:/a\x1bb", "character"),
         ("checkpoint:var", "absolute"),
         ("start", "start:notify.service"),
@@ -103,7 +103,9 @@ def test_the_ladder_of_the_design_is_read() -> None:
         ("kill warn", "put kill last"),
         ("kill kill@5s", "put kill last"),
         ("warn frobnicate kill", "frobnicate"),
-        (" ".join(["warn"] * 33), "more than 32"),
+        (" ".join(["warn"] * 13), "more than 12"),
+        (" ".join(["warn"] * 12), "one step less"),
+        (" ".join(["terminate"] + ["freeze"] * 11), "one step less"),
         ("warn 'kill", "not closed"),
         ("''", "unknown step"),
         ("warn, kill", "did you mean warn"),
@@ -116,6 +118,29 @@ def test_ladders_that_make_no_sense_are_refused_as_a_whole(text: str, message: s
 
 def test_steps_of_one_moment_and_repeated_steps_are_fine() -> None:
     assert len(parse_actions("warn reclaim:64M reclaim:512M@5s terminate@5s kill@5s")) == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "climbed"),
+    [
+        ("kill", "kill"),
+        ("warn kill@2s", "warn kill@2s"),
+        ("warn", "warn kill@5s"),
+        ("reclaim@2s", "reclaim@2s kill@7s"),
+        ("terminate@2s", "terminate@2s kill@12s"),
+        ("freeze@2s", "freeze@2s"),
+        ("checkpoint@2s", "checkpoint@2s"),
+        ("freeze@2s warn@3s", "freeze@2s warn@3s kill@8s"),
+        ("terminate@2s freeze@3s", "terminate@2s freeze@3s kill@8s"),
+        ("terminate@2s checkpoint@3s", "terminate@2s checkpoint@3s kill@8s"),
+        ("terminate@2s kill@3s", "terminate@2s kill@3s"),
+        (" ".join(["warn"] * 11), " ".join(["warn"] * 11) + " kill@5s"),
+        (" ".join(["warn"] * 11 + ["freeze"]), " ".join(["warn"] * 11 + ["freeze"])),
+    ],
+)
+def test_a_ladder_without_an_end_gets_a_kill(text: str, climbed: str) -> None:
+    assert format_actions(with_end(parse_actions(text))) == climbed
+    assert with_end(with_end(parse_actions(text))) == with_end(parse_actions(text))
 
 
 def test_every_step_of_the_design_is_known_and_three_of_them_end_a_ladder() -> None:
