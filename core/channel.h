@@ -51,8 +51,9 @@ struct oomslice_core_state {
         uint64_t wakeups;  /* returns of epoll_wait since start */
         uint64_t decisions;
         uint64_t dropped;
-        uint64_t locked_bytes;
+        uint64_t locked_bytes; /* without the reserve */
         uint64_t available;
+        uint64_t reserve_bytes; /* held now */
 };
 
 struct oomslice_message {

@@ -20,6 +20,7 @@
 #include "force.h"
 #include "machine.h"
 #include "moment.h"
+#include "reserve.h"
 #include "state.h"
 
 enum { EVENTS_MAX = 32 };
@@ -99,6 +100,10 @@ static void take_event(struct turn *turn, const struct epoll_event *e, int timer
         }
 }
 
+static bool is_calm(void) {
+        return !oomslice_machine_watching() && oomslice_action_next() == OOMSLICE_MOMENT_NEVER;
+}
+
 int oomslice_loop_run(int epoll_fd, int timer_fd) {
         static struct epoll_event events[EVENTS_MAX];
 
@@ -127,5 +132,6 @@ int oomslice_loop_run(int epoll_fd, int timer_fd) {
                 /* Again, because the memory may have come back since: nobody dies for an old figure. */
                 oomslice_machine_read(turn.now_us);
                 oomslice_machine_look(turn.now_us, turn.thrashing);
+                oomslice_reserve_turn(turn.now_us, is_calm());
         }
 }

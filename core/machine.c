@@ -11,6 +11,7 @@
 #include "force.h"
 #include "meminfo.h"
 #include "moment.h"
+#include "reserve.h"
 #include "watch.h"
 
 static int meminfo = -1;
@@ -66,6 +67,7 @@ void oomslice_machine_look(uint64_t now_us, bool thrashing) {
                 return;
         machine = &force->plan.header->machine;
         if (is_short) {
+                oomslice_reserve_open();
                 why = cause(OOMSLICE_TRIGGER_AVAILABLE, now_us);
                 oomslice_decide(0, &why);
         } else if (thrashing && info.available <= machine->available_thrash) {

@@ -34,6 +34,7 @@
 #include "options.h"
 #include "reaper.h"
 #include "record.h"
+#include "reserve.h"
 #include "ringfd.h"
 #include "sample.h"
 #include "state.h"
@@ -66,6 +67,8 @@ static void plan_in_force(void) {
 
         oomslice_decide_plan_taken();
         oomslice_sample_fit(force->plan.header->units_count);
+        oomslice_reserve_plan(force->plan.header->machine.reserve,
+                              force->plan.header->machine.available_watch);
         /* A choice without an act: the kernel's buffers and our pages have been used once before they must be. */
         oomslice_sample_end(oomslice_sample_take(force, 0, never_tried, NULL));
 }
@@ -151,6 +154,7 @@ static void arm(void) {
                 oomslice_force_lock();
                 oomslice_sample_fit(oomslice_force_get() ? oomslice_force_get()->plan.header->units_count
                                                          : 0);
+                (void)oomslice_reserve_arm(); /* no addresses for it: the state says that nothing is held */
         }
         /* Last: the reapers were started before and keep normal priority. A real-time thread may also take from
          * the page allocator's reserve (ALLOC_MIN_RESERVE) what the kernel needs to answer it. */
@@ -215,6 +219,9 @@ static int run(const struct oomslice_options *options) {
         r = oomslice_reaper_start();
         if (r < 0)
                 (void)fail("reaper threads", r); /* goes on: dying takes longer without them */
+        r = oomslice_reserve_start(open(meminfo_path, O_RDONLY | O_CLOEXEC));
+        if (r < 0)
+                (void)fail("reserve thread", r); /* goes on: then nothing is reserved */
 
         /* Arm */
         arm();

@@ -11,6 +11,7 @@
 #include "lock.h"
 #include "machine.h"
 #include "record.h"
+#include "reserve.h"
 
 static uint32_t fixed_features;
 static uint64_t wakeups;
@@ -50,6 +51,12 @@ static uint32_t plan_features(const struct oomslice_force *force) {
         return features;
 }
 
+static uint64_t locked_bytes(void) {
+        uint64_t all = oomslice_lock_bytes(status), reserve = oomslice_reserve_locked();
+
+        return all > reserve ? all - reserve : 0;
+}
+
 void oomslice_state_get(struct oomslice_core_state *statep) {
         const struct oomslice_force *force = oomslice_force_get();
 
@@ -61,7 +68,8 @@ void oomslice_state_get(struct oomslice_core_state *statep) {
                 .wakeups = wakeups,
                 .decisions = oomslice_record_count(),
                 .dropped = oomslice_record_dropped(),
-                .locked_bytes = oomslice_lock_bytes(status),
+                .locked_bytes = locked_bytes(),
                 .available = oomslice_machine_available(),
+                .reserve_bytes = oomslice_reserve_held(),
         };
 }

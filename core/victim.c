@@ -14,6 +14,7 @@
 
 #include "kill.h"
 #include "reaper.h"
+#include "reserve.h"
 
 enum { ROUNDS = 64 };
 
@@ -94,8 +95,7 @@ static int kill_each(const struct oomslice_held *held, struct oomslice_processes
         return r == -ENODEV || r == 0 ? (int)OOMSLICE_VICTIM_GONE : r;
 }
 
-int oomslice_victim_kill(const struct oomslice_held *held, struct oomslice_processes *processes,
-                         uint32_t serial) {
+static int kill_all(const struct oomslice_held *held, struct oomslice_processes *processes, uint32_t serial) {
         if (held->kill < 0)
                 return kill_each(held, processes, serial);
         /* The kernel takes the file's position for no matter, so the descriptor can be written again and again. */
@@ -105,6 +105,15 @@ int oomslice_victim_kill(const struct oomslice_held *held, struct oomslice_proce
                 return OOMSLICE_VICTIM_GONE;
         /* EOPNOTSUPP: a threaded cgroup, whose processes can still be told one by one. */
         return errno == EOPNOTSUPP ? kill_each(held, processes, serial) : -errno;
+}
+
+int oomslice_victim_kill(const struct oomslice_held *held, struct oomslice_processes *processes,
+                         uint32_t serial) {
+        int r = kill_all(held, processes, serial);
+
+        /* What they need to end, they now have: page tables to take apart, files to write back. */
+        oomslice_reserve_give();
+        return r;
 }
 
 void oomslice_victim_reap(const struct oomslice_held *held, struct oomslice_processes *processes,

@@ -93,7 +93,10 @@ def _core(state: Mapping[str, Any]) -> str:
     doing = (
         "watching memory closely: there was a sign of shortage" if state.get("Watching") else "asleep until pressure"
     )
-    return f"{doing}; {size(int(state.get('CoreLockedBytes', 0)))} locked, woken {state.get('CoreWakeups', 0)} times"
+    held = int(state.get("ReserveBytes", 0))
+    reserve = f" and {size(held)} in reserve" if held else ""
+    locked = f"{size(int(state.get('CoreLockedBytes', 0)))} locked{reserve}"
+    return f"{doing}; {locked}, woken {state.get('CoreWakeups', 0)} times"
 
 
 def _plan(state: Mapping[str, Any]) -> str:

@@ -62,6 +62,7 @@ class DaemonBackend:
             "CoreFeatures": list(core.features) if core else [],
             "CoreFeaturesMissing": [name for name in FEATURES if core and name not in core.features],
             "CoreLockedBytes": core.locked_bytes if core else 0,
+            "ReserveBytes": core.reserve_bytes if core else 0,
             "CoreWakeups": core.wakeups if core else 0,
             "CoreDecisions": core.decisions if core else 0,
             "CoreDecisionsDropped": core.dropped if core else 0,

@@ -31,6 +31,9 @@ class CoreState:
     decisions: int
     dropped: int
     locked_bytes: int
+    """Without the reserve."""
+    reserve_bytes: int
+    """What is held now; 0 from a decision until it has been calm for some seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +249,7 @@ def _decode(payload: bytes, descriptors: tuple[int, ...]) -> _Message:
         decisions=int(message.state.decisions),
         dropped=int(message.state.dropped),
         locked_bytes=int(message.state.locked_bytes),
+        reserve_bytes=int(message.state.reserve_bytes),
     )
     return _Message(
         int(message.type), int(message.generation), int(message.status), int(message.detail), state, descriptors

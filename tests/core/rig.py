@@ -24,7 +24,8 @@ from tests.core.plans import MEBIBYTE, Plan, Unit
 
 CORE = Path(__file__).resolve().parents[2] / "core"
 SMALL = ["-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections", "-Wl,-z,noseparate-code"]
-SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-DOOMSLICE_REAPER_STACK=1048576"]
+SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+SANITIZERS += [f"-DOOMSLICE_{thread}_STACK=1048576" for thread in ("REAPER", "RESERVE")]
 BUILDS = {
     "static": ["-O2", "-g", "-static", *SMALL],  # as it is shipped, see core/meson.build
     "sanitized": ["-O1", "-g", *SANITIZERS],

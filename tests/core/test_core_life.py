@@ -129,13 +129,13 @@ def test_memory_is_locked_and_little_with_200_units(static_scene: Scene) -> None
     assert 0.5 * 2**20 < state.locked_bytes <= 1.5 * 2**20
 
 
-def test_deciding_thread_is_real_time_and_the_reapers_are_not(static_scene: Scene) -> None:
+def test_deciding_thread_is_real_time_and_reapers_and_reserve_are_not(static_scene: Scene) -> None:
     if not static_scene.core.poke().features & lib.OOMSLICE_FEATURE_REALTIME:
         pytest.skip("this machine grants no real-time priority")
     pid = static_scene.core.pid
     policies = {int(task.name): os.sched_getscheduler(int(task.name)) for task in Path(f"/proc/{pid}/task").iterdir()}
     assert policies.pop(pid) & ~os.SCHED_RESET_ON_FORK == os.SCHED_FIFO
-    assert list(policies.values()) == [os.SCHED_OTHER, os.SCHED_OTHER]
+    assert list(policies.values()) == [os.SCHED_OTHER] * 3
 
 
 def test_core_that_was_killed_acts_again_by_the_stored_plan_without_any_client(scene: Scene) -> None:

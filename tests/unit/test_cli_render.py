@@ -313,6 +313,7 @@ STATE = {
     "CoreFeatures": ["locked"],
     "CoreFeaturesMissing": ["mrelease", "new-one"],
     "CoreLockedBytes": 1153434,
+    "ReserveBytes": 4 << 20,
     "CoreWakeups": 12,
     "CoreDecisions": 1,
     "CoreDecisionsDropped": 0,
@@ -347,7 +348,7 @@ def test_status_says_what_is_in_force() -> None:
     text = rendered_status()
     assert text.startswith("● oomslice 0.1.0: armed")
     assert "generation 17 in force; 50 units, 40 candidates" in text
-    assert "1.1 MiB locked" in text
+    assert "1.1 MiB locked and 4 MiB in reserve" in text
     assert "-.slice (the machine), batch.slice" in text
     assert "core: acts; armed" in text
     assert "kernel: reports only; kills are recorded" in text
