@@ -162,6 +162,9 @@ DECISION_SIGNATURES: Mapping[str, str] = MappingProxyType(
         "death_usec": "t",
         "memory_back_usec": "t",
         "step": "s",
+        "steps": "aa{sv}",
+        "kill_scope": "s",
+        "flags": "as",
         "rank_by": "s",
         "victim": "s",
         "victim_cgroup_id": "t",
@@ -209,11 +212,16 @@ KEY_SIGNATURES: Mapping[str, str] = MappingProxyType(
         "candidates": "u",
         "processes": "u",
         "problems": "u",
+        "amount": "t",
+        "error": "i",
+        "undo_error": "i",
+        "memory_before": "t",
+        "memory_after": "t",
         "core_wakeups": "t",
         "core_decisions": "t",
     }
 )
-"""Whole numbers by key in State, Carriers, GetSlice and a decision's `extra`. Other keys: see `key_signature`."""
+"""Whole numbers by key in State, Carriers, GetSlice, and a decision's `steps` and `extra`; others: `key_signature`."""
 
 
 def key_signature(key: str) -> str:

@@ -12,6 +12,7 @@ import contextlib
 import logging
 import random
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from oomslice.bus.backend import Backend
@@ -303,6 +304,10 @@ def decision_values(decision: Decision) -> dict[str, Any]:
                 ]
                 for candidate in value
             ]
+        elif name == "steps":
+            value = [mapping(asdict(step)) for step in value]
+        elif signature == "as":
+            value = [text(item) for item in value]
         elif name == "extra":
             value = mapping(value)
         elif signature == "s":

@@ -40,12 +40,16 @@ examples:
 
 TRIGGERS = {
     "memory-available": "little memory available",
+    "memory-low": "memory is low, not yet at its limits",
     "thrash": "the machine stalls for memory",
     "pressure": "memory pressure of the domain",
     "kernel-oom": "the kernel ran out of memory",
 }
 OUTCOMES = {
     "freed": "the victim is dead and its memory is back",
+    "relieved": "the shortage was over before the end of the ladder",
+    "held": "the victim stands still, as its ladder ends in freeze",
+    "kept": "the victim is dead, but its memory is still charged: files on a tmpfs",
     "deadline": "the signal was sent, but the memory was not back by the deadline",
     "dry-run": "nothing was done, as DryRun= asks",
     "no-candidate": "nobody may be chosen",

@@ -7,8 +7,8 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 
 from oomslice.decisions.journal import JournalSender
-from oomslice.decisions.record import Decision
-from oomslice.decisions.ring import Ring
+from oomslice.decisions.record import Decision, Undo
+from oomslice.decisions.ring import NO_TEXTS, Ring, Texts
 from oomslice.decisions.store import DecisionStore
 from oomslice.errors import StoreError
 
@@ -31,17 +31,26 @@ class Collector:
         self._boot_id = boot_id
         self._emit = emit
 
-    def collect(self, ring: Ring, names: Mapping[int, str]) -> int:
+    def collect(self, ring: Ring, names: Mapping[int, str], texts: Mapping[int, Texts] = NO_TEXTS) -> int:
         """Stores what the ring holds; returns how many decisions were new. If that fails, they stay in the ring."""
         new = 0
-        for decision in ring.drain(names, self._boot_id):
+        for item in ring.drain(names, self._boot_id, texts):
             try:
-                new += self._store.add(decision)
+                if isinstance(item, Undo):
+                    self._undone(item)
+                else:
+                    new += self._store.add(item)
             except StoreError as error:
-                log.error("decision %s stays in the ring: %s", decision.id, error)
+                log.error("record %s stays in the ring: %s", item.id, error)
                 break
-            ring.release(decision)
+            ring.release(item)
         return new
+
+    def _undone(self, undo: Undo) -> None:
+        """A decision that is no longer kept needs no end. The journal is told once, and not again if it is stuck."""
+        decision = self._store.undo(undo)
+        if decision is not None:
+            self._journal.send_undo(decision, undo)
 
     async def announce(self) -> bool:
         """Tells journal and bus of every stored decision that they have not heard of. False: try again later."""

@@ -14,23 +14,27 @@ from oomslice.daemon.planner import Prepared
 from oomslice.decisions.ring import Ring
 from oomslice.errors import ChannelError, OomsliceError, PlanError
 from oomslice.plan.channel import CoreChannel, Hello
-from oomslice.plan.encode import plan_names, read_plan, seal
+from oomslice.plan.encode import plan_names, plan_texts, read_plan, seal
 
 log = logging.getLogger("oomsliced")
 
 RETRY_SEC = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 """Pauses between attempts to connect: the core is back within a tenth of a second if it is coming back at all."""
 
+NAMES_MAX = 10_000
+"""Of so many cgroups, those of earlier plans included, the names are kept."""
+
 
 class CoreLink:
-    """`collect(ring, names)` is called whenever the ring may hold something; `names` maps cgroup ids to unit names.
+    """`collect(ring, names, texts)` is called whenever the ring may hold something; `names` maps cgroup ids to unit
+    names, and `texts` to what stands in the steps of their ladders.
     `refused()` is called when a reconnected core does not take the plan that was kept for it: a newer one is needed."""
 
     def __init__(
         self,
         path: str,
         status: Status,
-        collect: Callable[[Ring, dict[int, str]], None],
+        collect: Callable[[Ring, dict[int, str], dict[int, dict[str, list[str]]]], None],
         refused: Callable[[], None],
     ) -> None:
         self._path = path
@@ -43,6 +47,7 @@ class CoreLink:
         self._prepared: Prepared | None = None
         self._in_force = 0
         self._names: dict[int, str] = {}
+        self._texts: dict[int, dict[str, list[str]]] = {}
         self._handover = asyncio.Lock()
 
     async def run(self) -> None:
@@ -88,7 +93,7 @@ class CoreLink:
     def collect(self) -> None:
         """Empties the ring into the store."""
         if self._ring is not None:
-            self._collect(self._ring, self._names)
+            self._collect(self._ring, self._names, self._texts)
 
     def close(self) -> None:
         """Lets go of the plan's descriptors; the connection ends with run()."""
@@ -102,7 +107,7 @@ class CoreLink:
         if hello.plan_fd >= 0:
             # Candidates are recorded by id only; after our restart the core's own plan is what still knows their names.
             try:
-                self._names.update(plan_names(read_plan(hello.plan_fd)))
+                self._know(read_plan(hello.plan_fd))
             finally:
                 os.close(hello.plan_fd)
         self._event_fd = hello.event_fd
@@ -130,15 +135,17 @@ class CoreLink:
                     raise
                 finally:
                     os.close(plan_fd)
-                # Names of the plan before are kept: its last decision may be in the ring already.
-                self._names = (
-                    {**self._names, **plan_names(prepared.data)}
-                    if len(self._names) < 10_000
-                    else plan_names(prepared.data)
-                )
+                self._know(prepared.data)
                 self._in_force = prepared.generation
                 self._status.plan_error = ""
             self._status.core = await channel.state()
+
+    def _know(self, plan: bytes) -> None:
+        # What the plan before said is kept: its last decision may be in the ring already.
+        if len(self._names) >= NAMES_MAX:
+            self._names, self._texts = {}, {}
+        self._names.update(plan_names(plan))
+        self._texts.update(plan_texts(plan))
 
     def _drop(self, channel: CoreChannel) -> None:
         channel.close()

@@ -166,11 +166,11 @@ class Daemon:
             await self._bus.configuration_changed()
         await self._bus.state_changed()
 
-    def _collect(self, ring: Ring, names: dict[int, str]) -> None:
+    def _collect(self, ring: Ring, names: dict[int, str], texts: dict[int, dict[str, list[str]]]) -> None:
         if not ring.pending:
             return
         # A unit that is younger than the plan is known to neither: what the tree says now is better than its number.
-        if self._collector.collect(ring, {**self._tree.names(), **names}):
+        if self._collector.collect(ring, {**self._tree.names(), **names}, texts):
             self._stored.set()
 
     async def _announce(self) -> None:

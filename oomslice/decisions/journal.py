@@ -20,8 +20,8 @@ import os
 import socket
 from collections.abc import Iterable, Mapping
 
-from oomslice.decisions.record import Decision
-from oomslice.decisions.sentence import sentence
+from oomslice.decisions.record import Decision, Undo
+from oomslice.decisions.sentence import climbed, sentence, undo_sentence
 
 SOCKET_PATH = "/run/systemd/journal/socket"
 
@@ -31,6 +31,10 @@ MESSAGE_DRY_RUN = "3fdbe134575f4ea9bf2892437b2d3561"
 MESSAGE_NO_CANDIDATE = "dd93f9f5c91d418eaca4a51b240ee32b"
 MESSAGE_FAILED = "6dfb39212092402eae442245a42f4224"
 MESSAGE_INTERRUPTED = "7921c7c7c59747c9b19ddeea4dfdb7df"
+MESSAGE_RELIEVED = "c6c5ea0f51ca4467b58448daa0f7dfb9"
+MESSAGE_HELD = "aff7c6747dec49c1a50f0406287118bd"
+MESSAGE_KEPT = "7fb36a5815814b3a87d6eaf91d6dd3f7"
+MESSAGE_UNDONE = "277759950bc7481697610d2bd881d01a"
 MESSAGE_KERNEL = "e7343f4b280b494f9a6435893a3ad745"
 """Ids of units/oomslice.catalog, where each is explained."""
 
@@ -39,6 +43,10 @@ ERROR, WARNING, NOTICE = 3, 4, 5
 
 MESSAGES: Mapping[str, tuple[str, int]] = {
     "freed": (MESSAGE_KILLED, WARNING),
+    "relieved": (MESSAGE_RELIEVED, NOTICE),
+    "held": (MESSAGE_HELD, WARNING),
+    "kept": (MESSAGE_KEPT, ERROR),
+    "undone": (MESSAGE_UNDONE, NOTICE),
     "deadline": (MESSAGE_DEADLINE, ERROR),
     "dry-run": (MESSAGE_DRY_RUN, NOTICE),
     "no-candidate": (MESSAGE_NO_CANDIDATE, ERROR),
@@ -48,7 +56,7 @@ MESSAGES: Mapping[str, tuple[str, int]] = {
     "interrupted": (MESSAGE_INTERRUPTED, WARNING),
     "killed-by-kernel": (MESSAGE_KERNEL, WARNING),
 }
-"""Outcome -> message id and priority."""
+"""Outcome -> message id and priority; "undone" is what comes after one, not a decision's own."""
 
 SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
@@ -65,6 +73,10 @@ class JournalSender:
     def send(self, decision: Decision) -> bool:
         """One decision. False if the journal did not take it: try again later."""
         return self.send_fields(decision_fields(decision))
+
+    def send_undo(self, decision: Decision, undo: Undo) -> bool:
+        """What of a decision was undone. False if the journal did not take it."""
+        return self.send_fields(undo_fields(decision, undo))
 
     def send_fields(self, fields: Iterable[tuple[str, str]]) -> bool:
         """One entry of fields in any order; names as in systemd.journal-fields(7). False if it was dropped."""
@@ -106,9 +118,18 @@ class JournalSender:
 
 def decision_fields(decision: Decision) -> list[tuple[str, str]]:
     """The journal entry of a decision."""
-    message_id, priority = MESSAGES.get(decision.outcome, (MESSAGE_FAILED, ERROR))
+    return _entry(decision, sentence(decision), decision.outcome)
+
+
+def undo_fields(decision: Decision, undo: Undo) -> list[tuple[str, str]]:
+    """The entry that says that steps of a decision were undone: its own fields once more, with another message."""
+    return _entry(decision, undo_sentence(decision, undo), "undone")
+
+
+def _entry(decision: Decision, message: str, outcome: str) -> list[tuple[str, str]]:
+    message_id, priority = MESSAGES.get(outcome, (MESSAGE_FAILED, ERROR))
     fields = [
-        ("MESSAGE", sentence(decision)),
+        ("MESSAGE", message),
         ("MESSAGE_ID", message_id),
         ("PRIORITY", str(priority)),
         ("SYSLOG_IDENTIFIER", "oomsliced"),
@@ -119,10 +140,15 @@ def decision_fields(decision: Decision) -> list[tuple[str, str]]:
         ("OOMSLICE_OUTCOME", decision.outcome),
         ("OOMSLICE_STEP", decision.step),
     ]
+    if decision.steps:
+        fields.append(("OOMSLICE_STEPS", climbed(decision)))
+    if decision.flags:
+        fields.append(("OOMSLICE_FLAGS", " ".join(decision.flags)))
     if decision.victim:
         fields += [
             ("OOMSLICE_VICTIM", decision.victim),
             ("OOMSLICE_VICTIM_PRIORITY", str(decision.victim_priority)),
+            ("OOMSLICE_KILL_SCOPE", decision.kill_scope),
             ("OOMSLICE_PROCESSES", str(decision.processes)),
             ("OOMSLICE_MEMORY", str(decision.victim_memory_before)),
             ("OOMSLICE_FREED", str(decision.bytes_freed)),

@@ -4,8 +4,12 @@ candidates -> choice -> step -> outcome."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+UNDOABLE = frozenset({"freeze", "throttle"})
+"""Steps whose effect is taken back when the domain is calm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +24,53 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class StepTaken:
+    """One step of the ladder that was begun. Times and sizes as in `Decision`; memory is the victim's, with swap."""
+
+    step: str
+    """its name in Actions="""
+    result: str
+    """one of "done", "failed", "late", "unavailable", "needless", "dry-run", "pending\""""
+    argument: str = ""
+    """path or unit, as written in Actions=; empty if there is none or it is no longer known"""
+    amount: int = 0
+    """bytes of reclaim, percent of throttle, else 0"""
+    error: int = 0
+    begin_usec: int = 0
+    end_usec: int = 0
+    memory_before: int = 0
+    memory_after: int = 0
+    undone_usec: int = 0
+    """when its effect was taken back, 0 if it was not (yet)"""
+    undo_error: int = 0
+    """errno with which taking it back failed the last time it was tried"""
+
+    @property
+    def acted(self) -> bool:
+        """True if something was done, whatever came of it."""
+        return self.result in ("done", "late", "pending")
+
+    @property
+    def in_force(self) -> bool:
+        """True if it did something that lasts until it is undone, and that it was not yet."""
+        return self.acted and self.step in UNDOABLE and not self.undone_usec
+
+
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """What the core says when it has taken back what steps of an earlier decision did."""
+
+    id: str
+    """of its own record, which is no decision"""
+    decision: str
+    """id of the decision whose steps these were"""
+    usec: int
+    """CLOCK_MONOTONIC, microseconds"""
+    errors: Mapping[str, int]
+    """name of each step that was undone -> errno, 0 if it is as it was before"""
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """Times ending in `_usec` are CLOCK_MONOTONIC microseconds, 0 if it did not happen; sizes are bytes."""
 
@@ -29,11 +80,11 @@ class Decision:
     carrier: str
     """"core" or "kernel" (later "bpf")"""
     trigger: str
-    """"memory-available", "thrash", "pressure" or "kernel-oom\""""
+    """"memory-available", "memory-low", "thrash", "pressure" or "kernel-oom\""""
     domain: str
     outcome: str
-    """one of "freed", "deadline", "dry-run", "no-candidate", "failed", "gone", "interrupted", "refused",
-    "killed-by-kernel\""""
+    """one of "freed", "relieved", "held", "kept", "deadline", "dry-run", "no-candidate", "failed", "gone",
+    "interrupted", "refused", "killed-by-kernel\""""
     realtime_usec: int
     """CLOCK_REALTIME of the trigger"""
     trigger_usec: int = 0
@@ -42,6 +93,12 @@ class Decision:
     death_usec: int = 0
     memory_back_usec: int = 0
     step: str = "kill"
+    """the last one that acted"""
+    steps: tuple[StepTaken, ...] = ()
+    """those of the ladder that were begun, in order"""
+    kill_scope: str = "unit"
+    flags: tuple[str, ...] = ()
+    """"restarting": the victim came back again and again; "watchdog": the other thread acted"""
     rank_by: str = "memory"
     victim: str = ""
     victim_cgroup_id: int = 0
@@ -80,4 +137,19 @@ class Decision:
         known = {name: value for name, value in values.items() if name in cls.__dataclass_fields__}
         known["pids"] = tuple(known.get("pids", ()))
         known["candidates"] = tuple(Candidate(**candidate) for candidate in known.get("candidates", ()))
+        known["flags"] = tuple(known.get("flags", ()))
+        steps = known.get("steps", ())
+        known["steps"] = tuple(
+            StepTaken(**{key: step[key] for key in StepTaken.__dataclass_fields__ if key in step}) for step in steps
+        )
         return cls(**known)
+
+    def undone(self, undo: Undo) -> Decision:
+        """This decision, knowing what of it was taken back. The same twice changes nothing more."""
+        steps = []
+        for step in self.steps:
+            if step.in_force and step.step in undo.errors:
+                error = undo.errors[step.step]
+                step = replace(step, undo_error=error, undone_usec=0 if error else undo.usec)
+            steps.append(step)
+        return replace(self, steps=tuple(steps))

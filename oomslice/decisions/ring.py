@@ -8,21 +8,27 @@ decision, never an exception.
 
 from __future__ import annotations
 
+import errno
 import mmap
-from collections.abc import Iterator, Mapping
-from types import TracebackType
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType, TracebackType
+from typing import Any, TypeAlias
 
 from oomslice._core import ffi, lib
-from oomslice.decisions.record import Candidate, Decision
+from oomslice.decisions.record import UNDOABLE, Candidate, Decision, StepTaken, Undo
 from oomslice.errors import ChannelError
 from oomslice.settings.model import PressureTrigger, PsiKind
+
+Texts: TypeAlias = Mapping[str, Sequence[str]]
+"""Name of a step -> its arguments in one ladder, in order."""
+NO_TEXTS: Mapping[int, Texts] = MappingProxyType({})
 
 TRIGGERS: Mapping[int, str] = {
     lib.OOMSLICE_TRIGGER_AVAILABLE: "memory-available",
     lib.OOMSLICE_TRIGGER_THRASH: "thrash",
     lib.OOMSLICE_TRIGGER_PRESSURE: "pressure",
     lib.OOMSLICE_TRIGGER_KERNEL: "kernel-oom",
+    lib.OOMSLICE_TRIGGER_LOW: "memory-low",
 }
 OUTCOMES: Mapping[int, str] = {
     lib.OOMSLICE_OUTCOME_FREED: "freed",
@@ -33,12 +39,44 @@ OUTCOMES: Mapping[int, str] = {
     lib.OOMSLICE_OUTCOME_GONE: "gone",
     lib.OOMSLICE_OUTCOME_INTERRUPTED: "interrupted",
     lib.OOMSLICE_OUTCOME_REFUSED: "refused",
+    lib.OOMSLICE_OUTCOME_RELIEVED: "relieved",
+    lib.OOMSLICE_OUTCOME_HELD: "held",
+    lib.OOMSLICE_OUTCOME_KEPT: "kept",
 }
 RANKS: Mapping[int, str] = {
     lib.OOMSLICE_RANK_MEMORY: "memory",
     lib.OOMSLICE_RANK_SWAP: "swap",
     lib.OOMSLICE_RANK_GROWTH: "growth",
     lib.OOMSLICE_RANK_REFAULT: "refault",
+}
+STEPS: Mapping[int, str] = {
+    lib.OOMSLICE_STEP_KILL: "kill",
+    lib.OOMSLICE_STEP_TERMINATE: "terminate",
+    lib.OOMSLICE_STEP_FREEZE: "freeze",
+    lib.OOMSLICE_STEP_THROTTLE: "throttle",
+    lib.OOMSLICE_STEP_RECLAIM: "reclaim",
+    lib.OOMSLICE_STEP_WARN: "warn",
+    lib.OOMSLICE_STEP_PURGE: "purge",
+    lib.OOMSLICE_STEP_CHECKPOINT: "checkpoint",
+    lib.OOMSLICE_STEP_START: "start",
+}
+RESULTS: Mapping[int, str] = {
+    lib.OOMSLICE_RESULT_PENDING: "pending",
+    lib.OOMSLICE_RESULT_DONE: "done",
+    lib.OOMSLICE_RESULT_FAILED: "failed",
+    lib.OOMSLICE_RESULT_LATE: "late",
+    lib.OOMSLICE_RESULT_UNAVAILABLE: "unavailable",
+    lib.OOMSLICE_RESULT_NEEDLESS: "needless",
+    lib.OOMSLICE_RESULT_DRY_RUN: "dry-run",
+}
+SCOPES: Mapping[int, str] = {
+    lib.OOMSLICE_SCOPE_UNIT: "unit",
+    lib.OOMSLICE_SCOPE_SUBTREE: "subtree",
+    lib.OOMSLICE_SCOPE_PROCESS: "process",
+}
+FLAGS: Mapping[int, str] = {
+    lib.OOMSLICE_RECORD_RESTARTING: "restarting",
+    lib.OOMSLICE_RECORD_WATCHDOG: "watchdog",
 }
 PSI_KINDS: Mapping[int, PsiKind] = {
     lib.OOMSLICE_PSI_SOME: PsiKind.SOME,
@@ -75,9 +113,12 @@ class Ring:
         """Records that are not released yet, complete or not."""
         return int(self._header.head - self._header.tail)
 
-    def drain(self, names: Mapping[int, str], boot_id: str) -> Iterator[Decision]:
-        """The complete records, oldest first. `names` gives unit names by cgroup id, for the candidates.
+    def drain(
+        self, names: Mapping[int, str], boot_id: str, texts: Mapping[int, Texts] = NO_TEXTS
+    ) -> Iterator[Decision | Undo]:
+        """The complete records, oldest first: decisions, and what of earlier ones was undone.
 
+        `names` gives unit names by cgroup id, for the candidates; `texts` the paths and units in the victims' ladders.
         Each must be released before the next is asked for; one that was not ends the iteration.
         """
         released = -1
@@ -86,13 +127,16 @@ class Ring:
             if record == ffi.NULL or int(record.sequence) == released:
                 return
             released = int(record.sequence)
-            yield _decision(record, self.id, names, boot_id)
+            if record.trigger == lib.OOMSLICE_TRIGGER_CALM:
+                yield _undo(record, self.id)
+            else:
+                yield _decision(record, self.id, names, boot_id, texts)
 
-    def release(self, decision: Decision) -> None:
-        """Gives the record's slot back to the core. Raises ValueError if the decision is not of this ring."""
+    def release(self, decision: Decision | Undo) -> None:
+        """Gives the record's slot back to the core. Raises ValueError if it is not of this ring."""
         ring_id, _, sequence = decision.id.partition("-")
         if ring_id != f"{self.id:016x}" or not sequence.isdecimal():
-            raise ValueError(f"decision {decision.id} is not of ring {self.id:016x}")
+            raise ValueError(f"record {decision.id} is not of ring {self.id:016x}")
         lib.oomslice_ring_release(self._open_data(), int(sequence))
 
     def close(self) -> None:
@@ -114,7 +158,52 @@ class Ring:
         self.close()
 
 
-def _decision(record: Any, ring_id: int, names: Mapping[int, str], boot_id: str) -> Decision:
+def _undo(record: Any, ring_id: int) -> Undo:
+    errors: dict[str, int] = {}
+    for step in record.steps[0 : min(record.steps_count, lib.OOMSLICE_RECORD_STEPS)]:
+        good = step.result in (lib.OOMSLICE_RESULT_DONE, lib.OOMSLICE_RESULT_NEEDLESS)
+        errors[STEPS.get(step.kind, "")] = 0 if good else abs(int(step.error)) or errno.EIO
+    if not record.steps_count and record.outcome == lib.OOMSLICE_OUTCOME_UNDONE:
+        errors = dict.fromkeys(UNDOABLE, 0)
+    return Undo(
+        id=f"{ring_id:016x}-{int(record.sequence)}",
+        decision=f"{int(record.undoes_ring):016x}-{int(record.undoes_sequence)}",
+        usec=int(record.trigger_us),
+        errors=errors,
+    )
+
+
+def _steps(record: Any, texts: Texts) -> tuple[StepTaken, ...]:
+    left = {kind: list(written) for kind, written in texts.items()}
+    taken = []
+    for step in record.steps[0 : min(record.steps_count, lib.OOMSLICE_RECORD_STEPS)]:
+        name = STEPS.get(step.kind, f"step-{int(step.kind)}")
+        written = left.get(name)
+        taken.append(
+            StepTaken(
+                step=name,
+                result=RESULTS.get(step.result, f"result-{int(step.result)}"),
+                argument=written.pop(0) if written else "",
+                amount=int(step.amount),
+                error=abs(int(step.error)),
+                begin_usec=int(step.begin_us),
+                end_usec=int(step.end_us),
+                memory_before=int(step.memory_before),
+                memory_after=int(step.memory_after),
+            )
+        )
+    return tuple(taken)
+
+
+def _last_acted(steps: Sequence[StepTaken]) -> str:
+    """The step that a decision is known by: of a dry run the one that would have been the last."""
+    acted = [step.step for step in steps if step.acted] or [step.step for step in steps]
+    return acted[-1] if acted else "kill"
+
+
+def _decision(
+    record: Any, ring_id: int, names: Mapping[int, str], boot_id: str, texts: Mapping[int, Texts]
+) -> Decision:
     pressure = record.pressure
     victim_cgroup_id = int(record.victim_cgroup_id)
     victim = _name(record.victim_name, victim_cgroup_id, names) if victim_cgroup_id else ""
@@ -130,6 +219,7 @@ def _decision(record: Any, ring_id: int, names: Mapping[int, str], boot_id: str)
         )
         for candidate in record.candidates[0 : min(record.candidates_count, lib.OOMSLICE_RECORD_CANDIDATES)]
     )
+    steps = _steps(record, texts.get(victim_cgroup_id, {}))
     return Decision(
         id=f"{ring_id:016x}-{int(record.sequence)}",
         boot_id=boot_id,
@@ -143,13 +233,17 @@ def _decision(record: Any, ring_id: int, names: Mapping[int, str], boot_id: str)
         signal_usec=int(record.signal_us),
         death_usec=int(record.death_us),
         memory_back_usec=int(record.memory_back_us),
+        step=_last_acted(steps),
+        steps=steps,
+        kill_scope=SCOPES.get(record.kill_scope, f"scope-{int(record.kill_scope)}"),
+        flags=tuple(name for bit, name in FLAGS.items() if record.flags & bit),
         rank_by=RANKS.get(record.rank_by, f"rank-{int(record.rank_by)}"),
         victim=victim,
         victim_cgroup_id=victim_cgroup_id,
         victim_priority=int(record.victim_priority),
         victim_memory_before=int(record.victim_memory_before),
         victim_memory_after=int(record.victim_memory_after),
-        bytes_freed=_bytes_freed(record),
+        bytes_freed=_bytes_freed(record, steps),
         processes=int(record.processes_total),
         pids=tuple(int(pid) for pid in record.pids[0 : min(record.pids_count, lib.OOMSLICE_RECORD_PIDS)]),
         reaped=int(record.reaped_count),
@@ -176,10 +270,11 @@ def _decision(record: Any, ring_id: int, names: Mapping[int, str], boot_id: str)
     )
 
 
-def _bytes_freed(record: Any) -> int:
-    """What the victim gave back; a signal must have been sent for anything to be freed by us."""
+def _bytes_freed(record: Any, steps: Sequence[StepTaken]) -> int:
+    """What the victim gave back: something must have been done for anything to be freed by us."""
     if not record.signal_us:
-        return 0
+        acted = [step for step in steps if step.acted]
+        return sum(max(0, step.memory_before - step.memory_after) for step in acted)
     return max(0, int(record.victim_memory_before) - int(record.victim_memory_after))
 
 

@@ -4,21 +4,28 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
-from oomslice.decisions.record import Decision
+from oomslice.decisions.record import Decision, StepTaken, Undo
+
+ENDED = {"terminate": "terminated", "checkpoint": "wrote to disk and ended"}
+"""What was done to a unit that is gone, if it was not killed."""
+IN_FORCE = {"freeze": "frozen", "throttle": "throttled"}
+TAKEN_BACK = {"freeze": "thawed", "throttle": "no longer throttled"}
 
 
 def sentence(decision: Decision) -> str:
     """What was done to whom, and why: "oomslice killed hog.service (priority -200, ...) in batch.slice: ..."."""
     done = _done(decision)
     where = f" for {decision.domain}" if decision.domain not in ("", "-.slice", decision.victim) else ""
-    return f"{done}{where}: {reason(decision)}{_effect(decision)}"
+    watchdog = "; its deciding thread was stuck, and the watchdog acted" if "watchdog" in decision.flags else ""
+    return f"{done}{where}: {reason(decision)}{_effect(decision)}{watchdog}"
 
 
 def reason(decision: Decision) -> str:
     """Why there was a decision, with the figures that made it."""
     match decision.trigger:
-        case "memory-available":
+        case "memory-available" | "memory-low":
             return f"{_available(decision)}, {_swap(decision)}"
         case "thrash":
             return f"the machine stalled ({_pressure(decision)}) with {_available(decision)}"
@@ -30,6 +37,50 @@ def reason(decision: Decision) -> str:
             return "out of memory"
         case other:
             return other
+
+
+def undo_sentence(decision: Decision, undo: Undo) -> str:
+    """That what a decision did is taken back: "hog.service is thawed after 12.3 s: -.slice is calm"."""
+    parts = []
+    for name, error in undo.errors.items():
+        steps = [step for step in decision.steps if step.step == name and step.acted]
+        if not steps or name not in TAKEN_BACK:
+            continue
+        if error:
+            parts.append(f"could not be undone ({name}: {os.strerror(error)})")
+        else:
+            parts.append(f"is {TAKEN_BACK[name]} after {duration(max(0, undo.usec - steps[0].begin_usec))}")
+    where = "the machine" if decision.domain == "-.slice" else decision.domain
+    return f"{decision.victim} {' and '.join(parts) or 'is as it was before'}: {where} is calm"
+
+
+def climbed(decision: Decision) -> str:
+    """The steps of the ladder in one line: "warn done, freeze done (frozen 12.3 s, thawed), kill done"."""
+    return ", ".join(step_text(step) for step in decision.steps)
+
+
+def step_text(step: StepTaken) -> str:
+    """One step with its result: "reclaim 256.0 MiB done (12.0 MiB less)"."""
+    what = step.step + (f" {step.argument}" if step.argument else "")
+    if step.amount:
+        what += f" {step.amount}%" if step.step == "throttle" else f" {size(step.amount)}"
+    error = f": {os.strerror(step.error)}" if step.error else ""
+    details = []
+    if step.memory_before > step.memory_after and step.end_usec and step.step != "kill":
+        details.append(f"{size(step.memory_before - step.memory_after)} less")
+    if step.undone_usec:
+        details.append(f"{IN_FORCE[step.step]} {duration(step.undone_usec - step.begin_usec)}, {TAKEN_BACK[step.step]}")
+    return f"{what} {step.result}{error}" + (f" ({', '.join(details)})" if details else "")
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join([*([", ".join(words[:-1])] if len(words) > 1 else []), *words[-1:]])
+
+
+def _before(decision: Decision) -> str:
+    """The steps that acted before the last one."""
+    acted = [step.step for step in decision.steps if step.acted][:-1]
+    return f" after {_listed(list(dict.fromkeys(acted)))}" if acted else ""
 
 
 def size(count: int) -> str:
@@ -52,13 +103,22 @@ def duration(usec: int) -> str:
 def _done(decision: Decision) -> str:
     victim = f"{decision.victim} ({_figures(decision)})"
     match decision.outcome:
-        case "freed" | "deadline":
-            return f"oomslice killed {victim}"
+        case "freed" | "deadline" | "kept":
+            return f"oomslice {ENDED.get(decision.step, 'killed')} {victim}{_before(decision)}"
+        case "held":
+            return f"oomslice froze {victim}{_before(decision)} and holds it"
+        case "relieved":
+            acted = list(dict.fromkeys(step.step for step in decision.steps if step.acted))
+            means = f", by {_listed(acted)}" if acted else ""
+            return f"oomslice did not have to kill {victim}{means}"
         case "interrupted":
             if decision.signal_usec:
                 return f"oomslice killed {victim}, and oomslice-core died before it saw the outcome,"
             return f"oomslice chose {decision.victim or 'nobody'}, and oomslice-core died before it acted,"
         case "dry-run":
+            ladder = _listed([step.step for step in decision.steps])
+            if len(decision.steps) > 1:
+                return f"oomslice would have climbed the ladder of {victim}, {ladder}, but only a dry run is set,"
             return f"oomslice would have killed {victim}, but only a dry run is set,"
         case "no-candidate":
             return "oomslice found nobody to kill"
@@ -83,6 +143,10 @@ def _figures(decision: Decision) -> str:
         parts.append(size(decision.victim_memory_before))
     if decision.processes:
         parts.append(f"{decision.processes} process{'' if decision.processes == 1 else 'es'}")
+    if decision.kill_scope == "subtree":
+        parts.append("with all units below it")
+    if "restarting" in decision.flags:
+        parts.append("started anew again and again")
     return ", ".join(parts)
 
 
@@ -125,6 +189,10 @@ def _effect(decision: Decision) -> str:
             took = decision.memory_back_usec - decision.trigger_usec
             return f"; {size(decision.bytes_freed)} back after {duration(took)}"
         return f"; {size(decision.bytes_freed)} back"
+    if decision.outcome == "relieved" and decision.memory_back_usec > decision.trigger_usec > 0:
+        return f"; that was over after {duration(decision.memory_back_usec - decision.trigger_usec)}"
+    if decision.outcome == "kept":
+        return f"; {size(decision.victim_memory_after)} are still charged to it, as files on a tmpfs are"
     if decision.outcome == "deadline":
         return f"; its memory was not back by the deadline ({size(decision.bytes_freed)} freed)"
     return ""

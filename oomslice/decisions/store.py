@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from oomslice.decisions.record import Decision
+from oomslice.decisions.record import Decision, Undo
 from oomslice.errors import NoSuchDecisionError, StoreError
 from oomslice.settings.model import Problem, Severity, Source
 
@@ -91,6 +91,22 @@ class DecisionStore:
                 return self._insert(connection, decision)
 
         return self._run(insert)
+
+    def undo(self, undo: Undo) -> Decision | None:
+        """Notes durably what of a decision was undone; the decision, or None if that changed nothing: it is known
+        already, or the decision is no longer kept. Raises StoreError: nothing was noted."""
+
+        def update(connection: sqlite3.Connection) -> Decision | None:
+            with _transaction(connection):
+                rows = connection.execute("SELECT data FROM decisions WHERE id = ?", (undo.decision,)).fetchall()
+                for before in _decisions(rows):
+                    after = before.undone(undo)
+                    if after != before:
+                        connection.execute("UPDATE decisions SET data = ? WHERE id = ?", (_data(after), after.id))
+                        return after
+                return None
+
+        return self._run(update)
 
     def list(self, since_usec: int = 0, limit: int = 100) -> List[Decision]:
         """At most `limit` decisions whose realtime_usec is `since_usec` or later, newest first. Raises StoreError."""
@@ -257,10 +273,9 @@ class DecisionStore:
         self._problems.append(Problem(Source(str(self.path), 0), "", "", "", message, Severity.ERROR))
 
     def _insert(self, connection: sqlite3.Connection, decision: Decision) -> bool:
-        data = json.dumps(decision.to_dict(), separators=(",", ":"), default=str)
         cursor = connection.execute(
             "INSERT OR IGNORE INTO decisions (id, realtime_usec, data) VALUES (?, ?, ?)",
-            (decision.id, _integer(decision.realtime_usec), data),
+            (decision.id, _integer(decision.realtime_usec), _data(decision)),
         )
         if cursor.rowcount == 1:
             self._trim(connection)
@@ -296,6 +311,10 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 def _pragma(connection: sqlite3.Connection, name: str) -> int:
     return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+
+
+def _data(decision: Decision) -> str:
+    return json.dumps(decision.to_dict(), separators=(",", ":"), default=str)
 
 
 def _decisions(rows: list[tuple[str]]) -> list[Decision]:

@@ -154,6 +154,21 @@ def plan_names(data: bytes) -> dict[int, str]:
     return {plan.units[index].cgroup_id: _name(plan, index) for index in range(plan.header.units_count)}
 
 
+def plan_texts(data: bytes) -> dict[int, dict[str, list[str]]]:
+    """Cgroup id -> name of a step -> its paths or units in the unit's ladder, in order; without those that have none.
+
+    Raises PlanError if the core would refuse the plan.
+    """
+    plan, _memory = _check(data)
+    kinds = {kind: name for name, kind in STEP_KIND.items()}
+    texts: dict[int, dict[str, list[str]]] = {}
+    for unit in plan.units[0 : plan.header.units_count]:
+        for step in _ladder(plan, unit):
+            if step["text"]:
+                texts.setdefault(unit.cgroup_id, {}).setdefault(kinds[step["kind"]], []).append(step["text"])
+    return texts
+
+
 def seal(data: bytes) -> int:
     """A memfd that holds `data` and can never change again. The caller closes it.
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from oomslice.bus.backend import ExplainedDomain, SliceRow
-from oomslice.decisions.record import Candidate, Decision
+from oomslice.decisions.record import Candidate, Decision, StepTaken
 from oomslice.errors import NoSuchDecisionError, NoSuchUnitError, SettingsError
 from oomslice.settings.model import Problem, Source
 
@@ -199,6 +199,8 @@ def decision(number: int) -> Decision:
         outcome="freed",
         realtime_usec=1_000_000 * number,
         trigger_usec=10,
+        steps=(StepTaken("freeze", "done", "", 0, 0, 11, 12, 1 << 40, 5, undone_usec=99), StepTaken("kill", "done")),
+        flags=("restarting",),
         victim=f"hog{number}.service",
         victim_priority=-200,
         victim_memory_before=1 << 40,

@@ -16,7 +16,7 @@ import pytest
 
 from oomslice.bus.interface import DECISION_SIGNATURES, MANAGER
 from oomslice.bus.service import BusService
-from oomslice.decisions.record import Decision
+from oomslice.decisions.record import Decision, StepTaken
 from oomslice.settings.model import Problem, Source
 from tests.bus import rig
 from tests.bus.rig import FixedBackend, PrivateBus, busctl, call, get
@@ -167,6 +167,15 @@ def test_get_decision_has_every_field_in_its_type(bus: PrivateBus, backend: Fixe
         ["hog.service", 99, -200, 1 << 33, "chosen"],
         ["web.service", 7, 5, 1, "eligible"],
     ]
+    assert values["flags"]["data"] == ["restarting"] and values["kill_scope"]["data"] == "unit"
+    freeze, kill = values["steps"]["data"]
+    assert list(freeze) == [field.name for field in fields(StepTaken)]
+    assert {name: (value["type"], value["data"]) for name, value in freeze.items()} == {
+        "step": ("s", "freeze"), "result": ("s", "done"), "argument": ("s", ""), "amount": ("t", 0), "error": ("i", 0),
+        "begin_usec": ("t", 11), "end_usec": ("t", 12), "memory_before": ("t", 1 << 40), "memory_after": ("t", 5),
+        "undone_usec": ("t", 99), "undo_error": ("i", 0),
+    }  # fmt: skip
+    assert kill["step"]["data"] == "kill"
     assert values["extra"]["data"]["victim_metric"] == {"type": "x", "data": 5}
     assert values["extra"]["data"]["list"] == {"type": "ax", "data": [1, 2]}
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ from oomslice.daemon.backend import DaemonBackend, Status
 from oomslice.daemon.collector import Collector
 from oomslice.daemon.notify import notify, notify_reloading, watchdog
 from oomslice.daemon.planner import Planner
-from oomslice.decisions.record import Decision
+from oomslice.decisions.record import Decision, StepTaken, Undo
 from oomslice.decisions.store import DecisionStore
 from oomslice.errors import NoSuchUnitError, StoreError
 from oomslice.units.model import Unit, UnitSnapshot
@@ -50,6 +51,10 @@ class Listener:
             self.journal.append(decision.id)
         return not self.refuses
 
+    def send_undo(self, decision: Decision, undo: Undo) -> bool:
+        self.journal.append(f"{decision.id} undone")
+        return not self.refuses
+
     async def emit(self, decision: Decision) -> None:
         self.bus.append(decision.id)
 
@@ -78,18 +83,18 @@ def test_each_decision_is_announced_once_and_a_refusing_journal_is_asked_again(s
 class Ring:
     """A ring of decisions; remembers what was given back."""
 
-    def __init__(self, *decisions: Decision) -> None:
+    def __init__(self, *decisions: Decision | Undo) -> None:
         self.waiting = list(decisions)
         self.released: list[str] = []
 
-    def drain(self, names: Any, boot_id: str) -> Iterator[Decision]:
+    def drain(self, names: Any, boot_id: str, texts: Any) -> Iterator[Decision | Undo]:
         while self.waiting:
             yield self.waiting[0]
             if not self.released or self.released[-1] != self.waiting[0].id:
                 return
             self.waiting.pop(0)
 
-    def release(self, decision: Decision) -> None:
+    def release(self, decision: Decision | Undo) -> None:
         self.released.append(decision.id)
 
 
@@ -105,10 +110,41 @@ def test_a_record_leaves_the_ring_only_when_it_is_stored(store: DecisionStore) -
     assert lost.released == []
 
 
+def test_what_is_undone_is_noted_at_its_decision_once_and_told_once(store: DecisionStore) -> None:
+    listener = Listener()
+    collector = Collector(store, listener, "b", listener.emit)  # type: ignore[arg-type]
+    frozen = replace(decision(1), steps=(StepTaken("freeze", "done"), StepTaken("kill", "done")))
+    undo = Undo("a-2", "a-1", 77, {"freeze": 0})
+    ring = Ring(frozen, undo)
+    assert collector.collect(ring, {}) == 1, "an end is no decision"  # type: ignore[arg-type]
+    assert ring.released == ["a-1", "a-2"]
+    assert [step.undone_usec for step in store.get("a-1").steps] == [77, 0]
+    again = Ring(replace(undo, usec=99))
+    assert collector.collect(again, {}) == 0  # type: ignore[arg-type]
+    assert again.released == ["a-2"]
+    assert [step.undone_usec for step in store.get("a-1").steps] == [77, 0], "after our death it comes again"
+    assert listener.journal == ["a-1 undone"]
+
+
+def test_the_end_of_a_decision_that_is_not_kept_does_not_stop_those_behind_it(store: DecisionStore) -> None:
+    ring = Ring(Undo("a-1", "other-5", 77, {"freeze": 0}), decision(2))
+    assert Collector(store, Listener(), "b", Listener().emit).collect(ring, {}) == 1  # type: ignore[arg-type]
+    assert ring.released == ["a-1", "a-2"] and store.count() == 1
+
+
+def test_an_end_that_cannot_be_noted_stays_in_the_ring() -> None:
+    ring = Ring(Undo("a-2", "a-1", 77, {"freeze": 0}))
+    assert Collector(FullDisk(), Listener(), "b", Listener().emit).collect(ring, {}) == 0  # type: ignore[arg-type]
+    assert ring.released == []
+
+
 class FullDisk:
     """A store that can store nothing."""
 
     def add(self, decision: Decision) -> bool:
+        raise StoreError("no space left on device")
+
+    def undo(self, undo: Undo) -> Decision | None:
         raise StoreError("no space left on device")
 
 

@@ -18,10 +18,11 @@ from typing import Any
 import pytest
 
 from oomslice._core import ffi, lib
-from oomslice.decisions.record import Candidate
-from oomslice.decisions.ring import Ring
+from oomslice.decisions.record import Candidate, Decision, StepTaken, Undo
+from oomslice.decisions.ring import OUTCOMES, RESULTS, SCOPES, STEPS, TRIGGERS, Ring
 from oomslice.decisions.store import DecisionStore
 from oomslice.errors import ChannelError
+from oomslice.settings import steps as settings_steps
 
 ROOT = Path(__file__).parents[2]
 RING_ID = 0xAB
@@ -149,6 +150,9 @@ def test_every_field_of_a_record_arrives(core: Core) -> None:
         (lib.OOMSLICE_OUTCOME_GONE, "gone"),
         (lib.OOMSLICE_OUTCOME_INTERRUPTED, "interrupted"),
         (lib.OOMSLICE_OUTCOME_REFUSED, "refused"),
+        (lib.OOMSLICE_OUTCOME_RELIEVED, "relieved"),
+        (lib.OOMSLICE_OUTCOME_HELD, "held"),
+        (lib.OOMSLICE_OUTCOME_KEPT, "kept"),
         (99, "outcome-99"),
     ],
 )
@@ -156,6 +160,88 @@ def test_outcomes_have_their_words(core: Core, value: int, text: str) -> None:
     core.write(outcome=value)
     with Ring(core.fd) as ring:
         assert next(ring.drain({}, "boot")).outcome == text
+
+
+def steps(record: Any, *taken: dict[str, int]) -> None:
+    """Fills in the steps of a record."""
+    record.steps_count = len(taken)
+    for index, values in enumerate(taken):
+        for name, value in values.items():
+            setattr(record.steps[index], name, value)
+
+
+def test_steps_scope_and_flags_of_a_record_arrive(core: Core) -> None:
+    record = core.write(
+        final=False,
+        outcome=lib.OOMSLICE_OUTCOME_RELIEVED,
+        trigger=lib.OOMSLICE_TRIGGER_LOW,
+        victim_cgroup_id=2,
+        kill_scope=lib.OOMSLICE_SCOPE_SUBTREE,
+        flags=lib.OOMSLICE_RECORD_RESTARTING | lib.OOMSLICE_RECORD_WATCHDOG,
+    )
+    steps(
+        record,
+        {"kind": lib.OOMSLICE_STEP_RECLAIM, "result": lib.OOMSLICE_RESULT_DONE, "amount": 9, "begin_us": 3, "end_us": 4,
+         "memory_before": 100, "memory_after": 70},
+        {"kind": lib.OOMSLICE_STEP_PURGE, "result": lib.OOMSLICE_RESULT_FAILED, "error": -errno.EPERM},
+        {"kind": lib.OOMSLICE_STEP_PURGE, "result": lib.OOMSLICE_RESULT_LATE, "memory_before": 70, "memory_after": 69},
+        {"kind": lib.OOMSLICE_STEP_PURGE, "result": lib.OOMSLICE_RESULT_NEEDLESS, "memory_before": 5},
+    )  # fmt: skip
+    lib.oomslice_ring_set_state(record, lib.OOMSLICE_RECORD_FINAL)
+    with Ring(core.fd) as ring:
+        made = next(ring.drain({}, "boot", {2: {"purge": ["/run/a", "/run/b"]}, 3: {"purge": ["/x"]}}))
+    assert isinstance(made, Decision)
+    assert (made.trigger, made.outcome, made.kill_scope) == ("memory-low", "relieved", "subtree")
+    assert made.flags == ("restarting", "watchdog")
+    assert made.steps == (
+        StepTaken("reclaim", "done", "", 9, 0, 3, 4, 100, 70),
+        StepTaken("purge", "failed", "/run/a", error=errno.EPERM),
+        StepTaken("purge", "late", "/run/b", memory_before=70, memory_after=69),
+        StepTaken("purge", "needless", memory_before=5),
+    )
+    assert made.step == "purge", "the last one that acted"
+    assert made.bytes_freed == 31, "what acted gave back"
+
+
+def test_every_step_result_and_scope_of_the_core_has_a_word() -> None:
+    def values(prefix: str) -> set[int]:
+        return {getattr(lib, name) for name in dir(lib) if name.startswith(prefix)}
+
+    assert set(STEPS) == values("OOMSLICE_STEP_")
+    assert set(RESULTS) == values("OOMSLICE_RESULT_")
+    assert set(SCOPES) == values("OOMSLICE_SCOPE_")
+    assert set(TRIGGERS) == values("OOMSLICE_TRIGGER_") - {lib.OOMSLICE_TRIGGER_CALM}
+    assert set(OUTCOMES) == values("OOMSLICE_OUTCOME_") - {lib.OOMSLICE_OUTCOME_PENDING, lib.OOMSLICE_OUTCOME_UNDONE}
+    assert set(STEPS.values()) == set(settings_steps.STEPS)
+
+
+def test_the_end_of_a_ladder_is_no_decision(core: Core) -> None:
+    record = core.write(
+        final=False,
+        trigger=lib.OOMSLICE_TRIGGER_CALM,
+        outcome=lib.OOMSLICE_OUTCOME_UNDONE,
+        trigger_us=77,
+        undoes_ring=0xCD,
+        undoes_sequence=12,
+    )
+    steps(
+        record,
+        {"kind": lib.OOMSLICE_STEP_THROTTLE, "result": lib.OOMSLICE_RESULT_FAILED, "error": errno.ENODEV},
+        {"kind": lib.OOMSLICE_STEP_FREEZE, "result": lib.OOMSLICE_RESULT_NEEDLESS},
+    )
+    lib.oomslice_ring_set_state(record, lib.OOMSLICE_RECORD_FINAL)
+    core.write(trigger=lib.OOMSLICE_TRIGGER_CALM, outcome=lib.OOMSLICE_OUTCOME_UNDONE)
+    core.write(trigger=lib.OOMSLICE_TRIGGER_CALM, outcome=lib.OOMSLICE_OUTCOME_INTERRUPTED)
+    with Ring(core.fd) as ring:
+        found = []
+        for item in ring.drain({}, "boot"):
+            assert isinstance(item, Undo)
+            found.append(item)
+            ring.release(item)
+        assert ring.pending == 0
+    assert found[0] == Undo("00000000000000ab-1", "00000000000000cd-12", 77, {"throttle": errno.ENODEV, "freeze": 0})
+    assert found[1].errors == {"freeze": 0, "throttle": 0}, "without steps it is all that can be undone"
+    assert found[2].errors == {}, "nobody knows"
 
 
 def test_nothing_is_freed_by_what_was_not_signalled(core: Core) -> None:
@@ -191,6 +277,7 @@ def test_a_damaged_record_gives_an_odd_decision_and_no_exception(core: Core) -> 
     with Ring(core.fd) as ring:
         made = next(ring.drain({}, "boot"))
         assert len(made.candidates) == lib.OOMSLICE_RECORD_CANDIDATES and len(made.pids) == lib.OOMSLICE_RECORD_PIDS
+        assert isinstance(made, Decision)
         assert made.outcome == f"outcome-{2**32 - 1}"
         ring.release(made)
         assert ring.pending == 0

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import json
 import os
 import shutil
 import sqlite3
@@ -11,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from oomslice.decisions.record import Candidate, Decision
+from oomslice.decisions.record import Candidate, Decision, StepTaken, Undo
 from oomslice.decisions.store import SCHEMA_VERSION, DecisionStore
 from oomslice.errors import NoSuchDecisionError, StoreError
 
@@ -66,6 +69,50 @@ def test_list_is_newest_first_from_a_time_on_and_limited(path: Path) -> None:
         assert [item.id for item in store.list(2000, 2)] == ["ring-3", "ring-9"]
         assert store.list((1 << 64) - 1, (1 << 32) - 1) == []
         assert len(store.list(0, (1 << 64) - 1)) == 4
+
+
+FROZEN = decision(
+    1, steps=(StepTaken("throttle", "done"), StepTaken("freeze", "done"), StepTaken("freeze", "failed", error=5))
+)
+
+
+def test_what_is_undone_is_noted_durably_and_once(path: Path) -> None:
+    with DecisionStore(path, 10) as store:
+        store.add(FROZEN)
+        store.announced("ring-1")
+        changed = store.undo(Undo("ring-2", "ring-1", 50, {"freeze": 0, "throttle": errno.EIO}))
+        assert changed is not None and changed.id == "ring-1"
+    with DecisionStore(path, 10) as store:
+        steps = store.get("ring-1").steps
+        assert [(step.undone_usec, step.undo_error) for step in steps] == [(0, errno.EIO), (50, 0), (0, 0)]
+        assert [step.in_force for step in steps] == [True, False, False]
+        assert store.undo(Undo("ring-2", "ring-1", 60, {"freeze": 0, "throttle": errno.EIO})) is None
+        # Tried again, with success.
+        assert store.undo(Undo("ring-3", "ring-1", 70, {"throttle": 0})) is not None
+        assert [(step.undone_usec, step.undo_error) for step in store.get("ring-1").steps] == [(70, 0), (50, 0), (0, 0)]
+        assert store.unannounced() == [], "who was told is not told again"
+        assert store.undo(Undo("ring-3", "ring-9", 70, {"freeze": 0})) is None
+
+
+def test_decisions_of_an_older_version_are_read(path: Path) -> None:
+    with DecisionStore(path, 10) as store:
+        store.add(decision(1))
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        (data,) = connection.execute("SELECT data FROM decisions").fetchone()
+        values = json.loads(data)
+        for name in ("steps", "kill_scope", "flags"):
+            del values[name]
+        values["of_a_newer_version"] = 1
+        connection.execute("UPDATE decisions SET data = ?", (json.dumps(values),))
+        connection.commit()
+    with DecisionStore(path, 10) as store:
+        assert store.get("ring-1") == decision(1)
+
+
+def test_steps_of_a_newer_version_are_read() -> None:
+    values = FROZEN.to_dict()
+    values["steps"][0]["of_a_newer_version"] = 1
+    assert Decision.from_dict(values) == FROZEN
 
 
 @pytest.mark.parametrize("id", ["", "x", "ring-1' OR 1=1 --", "\udc80", "a\0b", "ring-1\n"])

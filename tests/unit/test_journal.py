@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import fcntl
 import json
 import os
@@ -18,7 +19,7 @@ import pytest
 
 from oomslice.decisions import journal
 from oomslice.decisions.journal import MESSAGES, SEALS, JournalSender
-from oomslice.decisions.record import Decision
+from oomslice.decisions.record import Decision, StepTaken, Undo
 from oomslice.decisions.sentence import duration, sentence, size
 
 CATALOG = Path(__file__).parents[2] / "units" / "oomslice.catalog"
@@ -42,6 +43,18 @@ KILL = Decision(
     memory_total=2 << 30,
     memory_available=85_144_371,
     memory_available_limit=85_899_345,
+)
+
+
+LADDER = dataclasses.replace(
+    KILL,
+    steps=(
+        StepTaken("warn", "done", begin_usec=1_000_000, end_usec=1_000_000),
+        StepTaken("purge", "failed", "/run/cache", error=errno.ENOENT, begin_usec=1_000_000, end_usec=1_000_100),
+        StepTaken("reclaim", "done", "", 64 << 20, 0, 1_000_000, 1_500_000, 600 << 20, 590 << 20),
+        StepTaken("freeze", "done", begin_usec=3_000_000, end_usec=3_000_010, memory_before=5, memory_after=5),
+        StepTaken("kill", "done", begin_usec=6_000_000, end_usec=6_100_000, memory_before=600 << 20),
+    ),
 )
 
 
@@ -163,7 +176,7 @@ def test_the_catalog_explains_exactly_our_message_ids() -> None:
 
 def test_the_catalog_uses_only_fields_that_entries_have() -> None:
     names = set(re.findall(r"@(\w+)@", CATALOG.read_text()))
-    assert names <= {name for name, _ in journal.decision_fields(KILL)}
+    assert names <= {name for name, _ in journal.decision_fields(LADDER)}
 
 
 def test_the_catalog_is_taken_by_journalctl(tmp_path: Path) -> None:
@@ -241,6 +254,65 @@ def test_sentences(values: dict[str, object], text: str) -> None:
     made = dataclasses.replace(KILL, **values)  # type: ignore[arg-type]
     assert text in sentence(made)
     assert "\n" not in sentence(made)
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({}, "oomslice killed hog.service (priority -200, 612.3 MiB, 1 process) after warn, reclaim and freeze: Mem"),
+        ({"outcome": "kept", "victim_memory_after": 5 << 20}, "; 5.0 MiB are still charged to it, as files on a tmpfs"),
+        ({"outcome": "freed", "step": "terminate", "steps": LADDER.steps[:1]}, "oomslice terminated hog.service"),
+        (
+            {"outcome": "held", "steps": LADDER.steps[:4]},
+            "froze hog.service (priority -200, 612.3 MiB, 1 process) after",
+        ),
+        ({"outcome": "held", "steps": LADDER.steps[:4]}, " after warn and reclaim and holds it: MemAvailable"),
+        (
+            {"outcome": "relieved", "steps": LADDER.steps[:4]},
+            "oomslice did not have to kill hog.service (priority -200, 612.3 MiB, 1 process), by warn, reclaim and",
+        ),
+        ({"outcome": "relieved"}, "; that was over after 45 ms"),
+        (
+            {"outcome": "dry-run"},
+            "would have climbed the ladder of hog.service (priority -200, 612.3 MiB, 1 process), warn,",
+        ),
+        ({"flags": ("restarting",)}, "612.3 MiB, 1 process, started anew again and again)"),
+        ({"flags": ("watchdog",)}, "; its deciding thread was stuck, and the watchdog acted"),
+        ({"kill_scope": "subtree"}, "1 process, with all units below it)"),
+        ({"trigger": "memory-low"}, ": MemAvailable 81.2 MiB at or below the limit"),
+    ],
+)
+def test_sentences_of_ladders(values: dict[str, object], text: str) -> None:
+    made = dataclasses.replace(LADDER, **values)  # type: ignore[arg-type]
+    assert text in sentence(made)
+    assert "\n" not in sentence(made)
+
+
+def test_the_steps_of_a_ladder_are_one_readable_field(journald: Journald) -> None:
+    assert JournalSender(journald.path).send(dataclasses.replace(LADDER, flags=("restarting", "watchdog")))
+    entry = journald.read()
+    assert entry["OOMSLICE_STEPS"] == (
+        "warn done, purge /run/cache failed: No such file or directory, reclaim 64.0 MiB done (10.0 MiB less),"
+        " freeze done, kill done"
+    )
+    assert (entry["OOMSLICE_FLAGS"], entry["OOMSLICE_KILL_SCOPE"]) == ("restarting watchdog", "unit")
+    assert Decision.from_dict(json.loads(entry["OOMSLICE_JSON"])).steps == LADDER.steps
+
+
+def test_what_is_undone_is_told_with_the_fields_of_the_decision(journald: Journald) -> None:
+    undo = Undo("ab-2", "ab-1", 15_300_000, {"freeze": 0})
+    decision = LADDER.undone(undo)
+    assert JournalSender(journald.path).send_undo(decision, undo)
+    entry = journald.read()
+    assert entry["MESSAGE"] == "hog.service is thawed after 12.3 s: the machine is calm"
+    assert entry["MESSAGE_ID"] == journal.MESSAGE_UNDONE and entry["OOMSLICE_DECISION"] == "ab-1"
+    assert "freeze done (frozen 12.3 s, thawed)" in entry["OOMSLICE_STEPS"]
+
+
+def test_what_could_not_be_undone_is_said_so(journald: Journald) -> None:
+    undo = Undo("ab-2", "ab-1", 15_300_000, {"freeze": errno.EIO})
+    assert JournalSender(journald.path).send_undo(LADDER.undone(undo), undo)
+    assert journald.read()["MESSAGE"].startswith("hog.service could not be undone (freeze: Input/output error)")
 
 
 def test_sizes_and_durations_are_for_people() -> None:

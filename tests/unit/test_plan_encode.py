@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from oomslice._core import ffi, lib
 from oomslice.cgroups.model import Usage
 from oomslice.errors import PlanError
-from oomslice.plan.encode import KILL_SCOPE, PSI_KIND, RANK_BY, STEP_KIND, decode, encode, plan_names
+from oomslice.plan.encode import KILL_SCOPE, PSI_KIND, RANK_BY, STEP_KIND, decode, encode, plan_names, plan_texts
 from oomslice.policy.model import Policy, PolicyDomain
 from oomslice.policy.rank import unit_flags
 from oomslice.settings.model import (
@@ -164,6 +164,12 @@ def test_equal_ladders_are_in_the_plan_once_and_names_are_shared_with_texts() ->
     assert [one["steps_first"] for one in read["units"]] == [0, 0, 4, 0]
     assert [one["steps_count"] for one in read["units"]] == [0, 4, 1, 4]
     assert plan.count(b"b.service\0") == plan.count(b"/run/cache\0") == 1
+
+
+def test_texts_of_ladders_are_known_by_cgroup() -> None:
+    ladder = parse_actions("purge:/run/b warn purge:/run/a start:x.service checkpoint kill@9s")
+    plan = encoded(policy(unit("a.service", 10, ladder=ladder), unit("b.service", 11, ladder=parse_actions("kill"))))
+    assert plan_texts(plan) == {10: {"purge": ["/run/b", "/run/a"], "start": ["x.service"]}}
 
 
 def test_limits_of_a_ladder_are_those_of_the_plan() -> None:
