@@ -5,11 +5,51 @@
  * allocates, no stdio.
  */
 #define _GNU_SOURCE
+#include "file.h"
+
 #include <errno.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "file.h"
+/* The kernel has a lock for each open file; with it the thread that is stuck in one would hold the other one, too. */
+static atomic_int busy = -1;
+static _Thread_local bool decides;
+
+void oomslice_file_decide(void) {
+        decides = true;
+}
+
+bool oomslice_file_is_busy(int fd) {
+        return fd >= 0 && atomic_load(&busy) == fd;
+}
+
+static void set_busy(int fd) {
+        if (decides)
+                atomic_store_explicit(&busy, fd, memory_order_release);
+}
+
+ssize_t oomslice_file_pread(int fd, void *data, size_t size, off_t at) {
+        ssize_t n;
+
+        set_busy(fd);
+        do
+                n = pread(fd, data, size, at);
+        while (n < 0 && errno == EINTR);
+        set_busy(-1);
+        return n;
+}
+
+ssize_t oomslice_file_pwrite(int fd, const void *data, size_t size) {
+        ssize_t n;
+
+        set_busy(fd);
+        do
+                n = pwrite(fd, data, size, 0);
+        while (n < 0 && errno == EINTR);
+        set_busy(-1);
+        return n;
+}
 
 ssize_t oomslice_file_read(int fd, char *text, size_t size) {
         ssize_t n;
@@ -17,9 +57,7 @@ ssize_t oomslice_file_read(int fd, char *text, size_t size) {
         text[0] = '\0';
         if (fd < 0)
                 return -EBADF;
-        do
-                n = pread(fd, text, size - 1, 0);
-        while (n < 0 && errno == EINTR);
+        n = oomslice_file_pread(fd, text, size - 1, 0);
         if (n < 0)
                 return -errno;
         text[n] = '\0';

@@ -28,8 +28,8 @@ static _Alignas(OOMSLICE_LOCK_PAGE) struct oomslice_held held_tables[2][OOMSLICE
 static _Alignas(OOMSLICE_LOCK_PAGE) uint16_t order_tables[2][OOMSLICE_PLAN_UNITS_MAX];
 static _Alignas(OOMSLICE_LOCK_PAGE) bool inherited_tables[2][OOMSLICE_PLAN_UNITS_MAX];
 static struct oomslice_force slots[2];
-static struct oomslice_force *in_force; /* NULL before the first plan */
-static struct oomslice_force *taking;   /* NULL while no plan is being taken */
+static struct oomslice_force *_Atomic in_force; /* NULL before the first plan; the watchdog reads it, too */
+static struct oomslice_force *taking;           /* NULL while no plan is being taken */
 static int epoll = -1;
 static const char *machine_pressure;
 

@@ -13,6 +13,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "file.h"
+
 static void append(struct oomslice_processes *processes, int32_t pid) {
         /* The kernel shows processes of an outer PID namespace as 0: they cannot be named from here. */
         processes->total++;
@@ -27,10 +29,8 @@ int oomslice_processes_list(int procs_fd, struct oomslice_processes *processes) 
         bool digits = false;
 
         for (;;) {
-                ssize_t n = pread(procs_fd, text, sizeof(text), at);
+                ssize_t n = oomslice_file_pread(procs_fd, text, sizeof(text), at);
 
-                if (n < 0 && errno == EINTR)
-                        continue;
                 if (n < 0)
                         return -errno;
                 if (n == 0)
@@ -70,8 +70,8 @@ static void list_child(int parent, const char *name, uint32_t depth, uint32_t *l
 
 static void list_directory(int directory, uint32_t depth, uint32_t *leftp,
                            struct oomslice_processes *processes) {
-        /* One buffer per level: an outer directory is still being read while an inner one is. */
-        static _Alignas(struct dirent64) char buffers[OOMSLICE_PROCESSES_DEPTH][1024];
+        /* On the stack: two threads may list, and an outer directory is still being read while an inner one is. */
+        _Alignas(struct dirent64) char buffer[1024];
         struct stat status;
 
         /* A cgroup directory has one link for each child besides its own two: most units have none to look at. */
@@ -79,12 +79,12 @@ static void list_directory(int directory, uint32_t depth, uint32_t *leftp,
             lseek(directory, 0, SEEK_SET) < 0)
                 return;
         for (;;) {
-                ssize_t size = getdents64(directory, buffers[depth], sizeof(buffers[depth]));
+                ssize_t size = getdents64(directory, buffer, sizeof(buffer));
 
                 if (size <= 0)
                         return;
                 for (long at = 0; at < size;) {
-                        const struct dirent64 *entry = (const struct dirent64 *)(buffers[depth] + at);
+                        const struct dirent64 *entry = (const struct dirent64 *)(buffer + at);
 
                         at += entry->d_reclen;
                         if (entry->d_type != DT_DIR || entry->d_name[0] == '.')

@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include "record.h"
 
+#include <stdatomic.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -14,7 +15,7 @@
 
 static void *ring;
 static int event = -1;
-static uint64_t finished;
+static atomic_uint_least64_t finished;
 
 void oomslice_record_init(void *ring_map, int event_fd) {
         ring = ring_map;
@@ -46,9 +47,9 @@ static void set_pressure(struct oomslice_record *record, const struct oomslice_f
         }
 }
 
-struct oomslice_record *oomslice_record_new(const struct oomslice_force *force, uint32_t domain,
-                                            const struct oomslice_cause *cause) {
-        static struct oomslice_record nowhere;
+struct oomslice_record *oomslice_record_new_bare(const struct oomslice_force *force, uint32_t domain,
+                                                 const struct oomslice_cause *cause,
+                                                 struct oomslice_record *nowhere) {
         const struct oomslice_plan_header *header = force->plan.header;
         const struct oomslice_plan_domain *planned = &force->plan.domains[domain];
         struct oomslice_record *record;
@@ -56,8 +57,8 @@ struct oomslice_record *oomslice_record_new(const struct oomslice_force *force, 
 
         record = oomslice_ring_take(ring);
         if (!record) {
-                memset(&nowhere, 0, sizeof(nowhere));
-                record = &nowhere;
+                memset(nowhere, 0, sizeof(*nowhere));
+                record = nowhere;
         }
         record->plan_generation = header->generation;
         record->trigger = cause->trigger;
@@ -75,6 +76,14 @@ struct oomslice_record *oomslice_record_new(const struct oomslice_force *force, 
         record->swap_free_limit = header->machine.swap_free_min;
         record->domain_cgroup_id = force->plan.units[planned->unit].cgroup_id;
         copy_name(record->domain_name, oomslice_plan_name(&force->plan, planned->unit));
+        return record;
+}
+
+struct oomslice_record *oomslice_record_new(const struct oomslice_force *force, uint32_t domain,
+                                            const struct oomslice_cause *cause) {
+        static struct oomslice_record nowhere;
+        struct oomslice_record *record = oomslice_record_new_bare(force, domain, cause, &nowhere);
+
         set_pressure(record, force, domain, cause->trigger);
         return record;
 }
@@ -118,13 +127,13 @@ void oomslice_record_finish(struct oomslice_record *record, uint32_t outcome, in
         record->outcome = outcome;
         record->error = error < 0 ? -error : error;
         oomslice_ring_set_state(record, OOMSLICE_RECORD_FINAL);
-        finished++;
+        atomic_fetch_add(&finished, 1);
         /* EAGAIN: the reader has filled the counter up; it then has enough reason to look. */
         (void)!write(event, &one, sizeof(one));
 }
 
 uint64_t oomslice_record_count(void) {
-        return finished;
+        return atomic_load(&finished);
 }
 
 uint64_t oomslice_record_dropped(void) {

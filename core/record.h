@@ -22,6 +22,10 @@ void oomslice_record_init(void *ring_map, int event_fd);
  * written goes nowhere. */
 struct oomslice_record *oomslice_record_new(const struct oomslice_force *force, uint32_t domain,
                                             const struct oomslice_cause *cause);
+/* The same without pressure figures, for the watchdog: what is written goes to `nowhere` if the ring is full. */
+struct oomslice_record *oomslice_record_new_bare(const struct oomslice_force *force, uint32_t domain,
+                                                 const struct oomslice_cause *cause,
+                                                 struct oomslice_record *nowhere);
 /* The candidates, best first; the first one as CHOSEN and as the victim if `chosen`. */
 void oomslice_record_set_candidates(struct oomslice_record *record, const struct oomslice_sample *sample,
                                     bool chosen);

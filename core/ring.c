@@ -4,7 +4,7 @@
  *
  * Promises to the core: the reader is less privileged and can write anywhere in this memory, so nothing read
  * from it is ever used as an index or a size; counters that make no sense look like a full ring, which costs the
- * reader records and the core nothing. Promises to the reader: a record that is FINAL is complete and stays as
+ * reader records and the core nothing. Both threads of the core may take slots at the same time. Promises to the reader: a record that is FINAL is complete and stays as
  * it is until it is released. Both may be killed between any two instructions.
  *
  * The counters are plain integers in a mapping that two programs share, hence the compilers' __atomic builtins:
@@ -20,6 +20,11 @@
 
 static const char magic[8] = {'O', 'O', 'M', 'S', 'L', 'R', 'N', 'G'};
 
+/* One is enough for two threads, twice; more mean a reader that plays with the counter. */
+enum { TAKE_ATTEMPTS = 4 };
+
+enum { AFTER_STATE = offsetof(struct oomslice_record, state) + sizeof(((struct oomslice_record *)0)->state) };
+
 #define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
 
 _Static_assert(ARRAY_SIZE(((struct oomslice_record *)0)->pids) == OOMSLICE_RECORD_PIDS, "as declared");
@@ -34,6 +39,9 @@ _Static_assert(sizeof(((struct oomslice_record *)0)->domain_name) == OOMSLICE_UN
                "a unit name fits");
 _Static_assert(sizeof(((struct oomslice_record *)0)->victim_name) == OOMSLICE_UNIT_NAME_MAX,
                "a unit name fits");
+_Static_assert(offsetof(struct oomslice_record, sequence) == 0 &&
+                       offsetof(struct oomslice_record, state) == sizeof(uint64_t),
+               "what is written one by one comes first, and the rest after it");
 /* A lock hidden in a library would be lost with the process that held it. */
 _Static_assert(__atomic_always_lock_free(sizeof(uint64_t), 0), "64-bit counters are lock-free");
 
@@ -76,24 +84,29 @@ int oomslice_ring_check(const void *map) {
 
 struct oomslice_record *oomslice_ring_take(void *map) {
         struct oomslice_ring_header *header = map;
-        uint64_t head = __atomic_load_n(&header->head, __ATOMIC_RELAXED); /* the core is the only writer */
-        /* Acquire: the reader is done with the slot before it is cleared here. */
-        uint64_t tail = __atomic_load_n(&header->tail, __ATOMIC_ACQUIRE);
+        uint64_t head = __atomic_load_n(&header->head, __ATOMIC_RELAXED);
         struct oomslice_record *record;
 
-        /* Sequences never begin anew: the one after the last of all would be 0. */
-        if (used(head, tail) >= OOMSLICE_RING_SLOTS || head == UINT64_MAX) {
-                __atomic_fetch_add(&header->dropped, 1, __ATOMIC_RELAXED);
-                return NULL;
-        }
+        for (int i = 0; i < TAKE_ATTEMPTS; i++) {
+                /* Acquire: the reader is done with the slot before it is cleared here. */
+                uint64_t tail = __atomic_load_n(&header->tail, __ATOMIC_ACQUIRE);
 
-        record = slot(map, head + 1);
-        memset(record, 0, sizeof(*record));
-        record->sequence = head + 1;
-        record->state = OOMSLICE_RECORD_CHOSEN;
-        /* Release: whoever sees the new head sees the slot as it was just made. */
-        __atomic_store_n(&header->head, head + 1, __ATOMIC_RELEASE);
-        return record;
+                /* Sequences never begin anew: the one after the last of all would be 0. */
+                if (used(head, tail) >= OOMSLICE_RING_SLOTS || head == UINT64_MAX)
+                        break;
+                /* First the slot is ours, then it is cleared: the reader knows it by its sequence. */
+                if (!__atomic_compare_exchange_n(&header->head, &head, head + 1, 0, __ATOMIC_ACQ_REL,
+                                                 __ATOMIC_RELAXED))
+                        continue;
+                record = slot(map, head + 1);
+                __atomic_store_n(&record->state, OOMSLICE_RECORD_CHOSEN, __ATOMIC_RELAXED);
+                memset((char *)record + AFTER_STATE, 0, sizeof(*record) - AFTER_STATE);
+                /* Release: whoever sees the sequence sees that the record is not FINAL any more. */
+                __atomic_store_n(&record->sequence, head + 1, __ATOMIC_RELEASE);
+                return record;
+        }
+        __atomic_fetch_add(&header->dropped, 1, __ATOMIC_RELAXED);
+        return NULL;
 }
 
 void oomslice_ring_set_state(struct oomslice_record *record, uint32_t state) {
@@ -114,7 +127,7 @@ uint32_t oomslice_ring_recover(void *map) {
                 struct oomslice_record *record = slot(map, tail + i);
 
                 if (record->sequence != tail + i) {
-                        /* No death of ours leaves this behind, but the reader must not wait here for ever. */
+                        /* Died between the two steps of taking it. */
                         memset(record, 0, sizeof(*record));
                         record->sequence = tail + i;
                 } else if (__atomic_load_n(&record->state, __ATOMIC_ACQUIRE) == OOMSLICE_RECORD_FINAL)
@@ -135,9 +148,10 @@ const struct oomslice_record *oomslice_ring_next(const void *map) {
         if (head == tail || used(head, tail) > OOMSLICE_RING_SLOTS)
                 return NULL;
         record = slot(map, tail + 1);
-        /* Acquire: the whole record is there once FINAL is. */
-        if (__atomic_load_n(&record->state, __ATOMIC_ACQUIRE) != OOMSLICE_RECORD_FINAL ||
-            record->sequence != tail + 1)
+        /* In this order: the slot may still hold a record of 32 decisions ago, which is FINAL and is not cleared yet.
+         * Acquire: the whole record is there once FINAL is. */
+        if (__atomic_load_n(&record->sequence, __ATOMIC_ACQUIRE) != tail + 1 ||
+            __atomic_load_n(&record->state, __ATOMIC_ACQUIRE) != OOMSLICE_RECORD_FINAL)
                 return NULL;
         return record;
 }

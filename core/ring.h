@@ -2,7 +2,7 @@
 #pragma once
 /*
  * Decisions on their way out: one ring of fixed size in a memfd that core and extended part both map.
- * One writer (the core), one reader (oomsliced). A slot is taken and filled before the kill, completed after
+ * One writer (the core, with both of its deciding threads), one reader (oomsliced). A slot is taken and filled before the kill, completed after
  * it, and never touched again until the reader has stored it; so whoever dies, nothing is lost or doubled.
  * A full ring drops the newest decision's record (never the act) and counts it.
  */

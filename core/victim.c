@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <unistd.h>
 
+#include "file.h"
 #include "kill.h"
 #include "reaper.h"
 #include "reserve.h"
@@ -37,7 +38,7 @@ int oomslice_victim_check(const struct oomslice_held *held, struct oomslice_proc
  */
 static int kill_round(const struct oomslice_held *held, const struct oomslice_processes *before,
                       const struct oomslice_processes *known, uint32_t serial) {
-        static struct oomslice_processes now;
+        struct oomslice_processes now;
         int pidfds[OOMSLICE_PROCESSES_MAX], killed = 0, error = 0;
 
         for (uint32_t i = 0; i < before->count; i++)
@@ -54,12 +55,13 @@ static int kill_round(const struct oomslice_held *held, const struct oomslice_pr
                         r = -ESRCH;
                 if (r >= 0)
                         r = oomslice_pidfd_send_signal(pidfds[i], SIGKILL);
-                if (r == 0) {
+                if (r == 0)
                         killed++;
+                if (r == 0 && serial != 0) {
                         oomslice_reaper_push(pidfds[i], serial);
                         continue;
                 }
-                if (r != -ESRCH)
+                if (r != 0 && r != -ESRCH)
                         error = r;
                 if (pidfds[i] >= 0)
                         close(pidfds[i]);
@@ -68,9 +70,9 @@ static int kill_round(const struct oomslice_held *held, const struct oomslice_pr
 }
 
 /* Rounds until nobody new appears: a process may fork until its own signal reaches it. */
-static int kill_each(const struct oomslice_held *held, struct oomslice_processes *processes,
-                     uint32_t serial) {
-        static struct oomslice_processes round, known;
+int oomslice_victim_kill_each(const struct oomslice_held *held, struct oomslice_processes *processes,
+                              uint32_t serial) {
+        struct oomslice_processes round, known; /* not static: two threads may come here */
         int killed = 0, r = 0;
 
         known.count = known.total = 0;
@@ -97,14 +99,14 @@ static int kill_each(const struct oomslice_held *held, struct oomslice_processes
 
 static int kill_all(const struct oomslice_held *held, struct oomslice_processes *processes, uint32_t serial) {
         if (held->kill < 0)
-                return kill_each(held, processes, serial);
+                return oomslice_victim_kill_each(held, processes, serial);
         /* The kernel takes the file's position for no matter, so the descriptor can be written again and again. */
-        if (pwrite(held->kill, "1", 1, 0) == 1)
+        if (oomslice_file_pwrite(held->kill, "1", 1) == 1)
                 return OOMSLICE_VICTIM_KILLED;
         if (errno == ENODEV)
                 return OOMSLICE_VICTIM_GONE;
         /* EOPNOTSUPP: a threaded cgroup, whose processes can still be told one by one. */
-        return errno == EOPNOTSUPP ? kill_each(held, processes, serial) : -errno;
+        return errno == EOPNOTSUPP ? oomslice_victim_kill_each(held, processes, serial) : -errno;
 }
 
 int oomslice_victim_kill(const struct oomslice_held *held, struct oomslice_processes *processes,

@@ -17,6 +17,9 @@ int oomslice_victim_check(const struct oomslice_held *held, struct oomslice_proc
 /* SIGKILL to all of it. KILLED, GONE or -errno; `serial` as in reaper.h, `processes` as the check left them. */
 int oomslice_victim_kill(const struct oomslice_held *held, struct oomslice_processes *processes,
                          uint32_t serial);
+/* The same by pidfds alone, for whom that cannot be done. With a `serial` of 0 nobody reaps: any thread may call it. */
+int oomslice_victim_kill_each(const struct oomslice_held *held, struct oomslice_processes *processes,
+                              uint32_t serial);
 /* After the kill: lists what is in cgroups below, and has all listed processes reaped. */
 void oomslice_victim_reap(const struct oomslice_held *held, struct oomslice_processes *processes,
                           uint32_t serial);
