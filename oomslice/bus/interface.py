@@ -138,6 +138,15 @@ MANAGER = Interface(
             "DecisionMade",
             (Argument("id", "s"), Argument("domain", "s"), Argument("victim", "s"), Argument("outcome", "s")),
         ),
+        Signal(
+            "Warning",
+            (
+                Argument("decision", "s"),
+                Argument("unit", "s"),
+                Argument("domain", "s"),
+                Argument("deadline_usec", "t"),
+            ),
+        ),
     ),
     properties=(
         Property("Version", "s", "const"),

@@ -121,6 +121,14 @@ class BusService:
         self._connection.emit(OBJECT_PATH, MANAGER.name, signal.name, signal.signature, arguments)
         self._changed("State")
 
+    def warn(self, decision: str, unit: str, domain: str, deadline_usec: int) -> bool:
+        """Tells everybody that a unit is asked to give memory back; False if nobody could be told. Never waits."""
+        if self._connection is None or not self.connected:
+            return False
+        signal = MANAGER.signal("Warning")
+        arguments = [text(decision), text(unit), text(domain), unsigned(deadline_usec)]
+        return self._connection.emit(OBJECT_PATH, MANAGER.name, signal.name, signal.signature, arguments)
+
     async def state_changed(self) -> None:
         """Tells listeners that State and Carriers are other ones. Never waits."""
         self._changed("State", "Carriers")

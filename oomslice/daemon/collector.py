@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -25,11 +26,15 @@ class Collector:
         journal: JournalSender,
         boot_id: str,
         emit: Callable[[Decision], Awaitable[None]],
+        start: Callable[[Decision], Awaitable[None] | None] = lambda decision: None,
     ) -> None:
+        """`start` is what is still to be done for a decision once it is told, None if nothing (OnDecision=)."""
         self._store = store
         self._journal = journal
         self._boot_id = boot_id
         self._emit = emit
+        self._start = start
+        self._starting: dict[str, asyncio.Task[None]] = {}
 
     def collect(self, ring: Ring, names: Mapping[int, str], texts: Mapping[int, Texts] = NO_TEXTS) -> int:
         """Stores what the ring holds; returns how many decisions were new. If that fails, they stay in the ring."""
@@ -54,13 +59,38 @@ class Collector:
 
     async def announce(self) -> bool:
         """Tells journal and bus of every stored decision that they have not heard of. False: try again later."""
+        # One that is told off while we are at it would be told twice.
+        begun = set(self._starting)
         try:
             for decision in self._store.unannounced():
+                if decision.id in begun:
+                    continue
                 if not self._journal.send(decision):
                     return False
                 await self._emit(decision)
-                self._store.announced(decision.id)
+                started = self._start(decision)
+                if started is None:
+                    self._store.announced(decision.id)
+                else:
+                    # Whatever that takes, the journal hears of the next decision now.
+                    self._starting[decision.id] = asyncio.get_running_loop().create_task(
+                        self._started(decision.id, started)
+                    )
         except StoreError as error:
             log.error("decisions cannot be announced: %s", error)
             return False
         return True
+
+    async def _started(self, id: str, started: Awaitable[None]) -> None:
+        try:
+            await started
+            self._store.announced(id)
+        except StoreError as error:
+            log.error("decision %s will be announced again: %s", id, error)
+        finally:
+            del self._starting[id]
+
+    def close(self) -> None:
+        """Leaves undone what is being started: it is begun again after the next start, and done once all the same."""
+        for task in self._starting.values():
+            task.cancel()

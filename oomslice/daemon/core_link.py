@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from oomslice.daemon.backend import Status
 from oomslice.daemon.planner import Prepared
+from oomslice.daemon.requests import RequestHandler
 from oomslice.decisions.ring import Ring
 from oomslice.errors import ChannelError, OomsliceError, PlanError
 from oomslice.plan.channel import CoreChannel, Hello
@@ -28,7 +29,8 @@ NAMES_MAX = 10_000
 class CoreLink:
     """`collect(ring, names, texts)` is called whenever the ring may hold something; `names` maps cgroup ids to unit
     names, and `texts` to what stands in the steps of their ladders.
-    `refused()` is called when a reconnected core does not take the plan that was kept for it: a newer one is needed."""
+    `refused()` is called when a reconnected core does not take the plan that was kept for it: a newer one is needed.
+    `requests` does what the core asks for in the ring."""
 
     def __init__(
         self,
@@ -36,11 +38,13 @@ class CoreLink:
         status: Status,
         collect: Callable[[Ring, dict[int, str], dict[int, dict[str, list[str]]]], None],
         refused: Callable[[], None],
+        requests: RequestHandler,
     ) -> None:
         self._path = path
         self._status = status
         self._collect = collect
         self._refused = refused
+        self._requests = requests
         self._channel: CoreChannel | None = None
         self._ring: Ring | None = None
         self._event_fd = -1
@@ -113,11 +117,14 @@ class CoreLink:
         self._event_fd = hello.event_fd
         self._ring = Ring(hello.ring_fd)
         asyncio.get_running_loop().add_reader(self._event_fd, self._ring_rang)
+        self._requests.adopt(self._ring)
         self.collect()
 
     def _ring_rang(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.read(self._event_fd, 8)
+        # First what the core waits for.
+        self._requests.serve()
         self.collect()
 
     async def _hand_over(self) -> None:
@@ -156,5 +163,6 @@ class CoreLink:
             os.close(self._event_fd)
             self._event_fd = -1
         if self._ring is not None:
+            self._requests.drop()
             self._ring.close()
             self._ring = None

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from oomslice import __version__
+from oomslice.actions.client import ActionsClient
+from oomslice.actions.messages import DEFAULT_SOCKET as ACTIONS_SOCKET
 from oomslice.bus.service import BusService
 from oomslice.cgroups.tree import CgroupTree
 from oomslice.cgroups.watch import CgroupWatch
@@ -22,7 +24,9 @@ from oomslice.daemon.collector import Collector
 from oomslice.daemon.core_link import CoreLink
 from oomslice.daemon.follow import follow_units
 from oomslice.daemon.notify import notify, notify_reloading, watchdog
+from oomslice.daemon.on_decision import OnDecision
 from oomslice.daemon.planner import Planner
+from oomslice.daemon.requests import RequestHandler
 from oomslice.decisions.journal import JournalSender
 from oomslice.decisions.kernel import KernelKills
 from oomslice.decisions.ring import Ring
@@ -58,9 +62,14 @@ class Daemon:
         self._backend = DaemonBackend(self._planner, self._store, self._status, self.reload)
         self._bus = BusService(self._backend)
         self._journal = JournalSender()
-        self._collector = Collector(self._store, self._journal, boot_id, self._bus.decision_made)
+        self._actions = ActionsClient(options.actions_socket)
+        self._on_decision = OnDecision(self._actions)
+        self._requests = RequestHandler(self._actions, self._bus.warn, self._cgroup_path)
+        self._collector = Collector(
+            self._store, self._journal, boot_id, self._bus.decision_made, self._on_decision.start
+        )
         self._status.dropped = self._dropped
-        self._core = CoreLink(options.socket, self._status, self._collect, self.units_changed)
+        self._core = CoreLink(options.socket, self._status, self._collect, self.units_changed, self._requests)
         self._kernel = KernelKills(self._tree.root, self._store, boot_id, lambda _: self._stored.set())
         self._watch = CgroupWatch(self._tree, self.units_changed)
         self._changed = asyncio.Event()
@@ -156,6 +165,7 @@ class Daemon:
         prepared = await self._planner.prepare(full=full)
         policy = prepared.policy
         await self._core.offer(prepared)
+        self._on_decision.follow(policy)
         self._kernel.follow(policy)
         self._status.kernel_log = self._kernel.log_readable
         self._watch.follow(policy)
@@ -182,6 +192,11 @@ class Daemon:
             self._stored.clear()
             await self._core.refresh()
 
+    def _cgroup_path(self, cgroup_id: int) -> str:
+        """Where the cgroup of a unit of the plan is, below the cgroup root; empty if the plan has none of this id."""
+        policy = self._planner.policy
+        return next((unit.path for unit in policy.units if unit.cgroup_id == cgroup_id), "") if policy else ""
+
     def _dropped(self) -> tuple[int, int, int]:
         return self._bus.signals_dropped, self._bus.replies_dropped, self._journal.dropped
 
@@ -195,6 +210,9 @@ class Daemon:
 
     async def _close(self) -> None:
         self._core.close()
+        self._requests.close()
+        self._collector.close()
+        self._actions.close()
         self._kernel.close()
         self._watch.close()
         await self._bus.stop()
@@ -219,6 +237,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="The extended part of oomslice: makes plans for oomslice-core, answers on the bus. Run by systemd.",
     )
     parser.add_argument("--socket", default=DEFAULT_SOCKET, help="socket of the core (default: %(default)s)")
+    parser.add_argument(
+        "--actions-socket", default=ACTIONS_SOCKET, help="socket of oomslice-actions (default: %(default)s)"
+    )
     parser.add_argument("--cgroup-root", default="/sys/fs/cgroup", help="cgroup v2 mount point (default: %(default)s)")
     parser.add_argument(
         "--state",

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import errno
 import mmap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType, TracebackType
 from typing import Any, TypeAlias
 
@@ -84,6 +85,26 @@ PSI_KINDS: Mapping[int, PsiKind] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class StepRequest:
+    """A step that the core asks the extended part for. `serial` names it in its ring."""
+
+    serial: int
+    kind: int
+    """enum oomslice_step_kind"""
+    decision: str
+    """id of the decision that it belongs to"""
+    deadline_usec: int
+    """CLOCK_MONOTONIC; the core goes on without it from then on"""
+    domain: str
+    """name of the unit whose shortage it is"""
+    cgroup_id: int
+    victim: str
+    text: str
+    amount: int
+    """bytes"""
+
+
 class Ring:
     """The ring in the memfd `fd`, which stays the caller's and may be closed after this.
 
@@ -138,6 +159,45 @@ class Ring:
         if ring_id != f"{self.id:016x}" or not sequence.isdecimal():
             raise ValueError(f"record {decision.id} is not of ring {self.id:016x}")
         lib.oomslice_ring_release(self._open_data(), int(sequence))
+
+    def take_request(self) -> StepRequest | None:
+        """The oldest request that nobody has taken; it is ours to answer then."""
+        request = ffi.new("struct oomslice_request *")
+        if not lib.oomslice_ring_take_request(self._open_data(), request):
+            return None
+        return StepRequest(
+            serial=int(request.serial),
+            kind=int(request.kind),
+            decision=f"{self.id:016x}-{int(request.sequence)}",
+            deadline_usec=int(request.deadline_us),
+            domain=self._domain(int(request.sequence)),
+            cgroup_id=int(request.cgroup_id),
+            victim=_text(request.victim),
+            text=_text(request.text),
+            amount=int(request.amount),
+        )
+
+    def answer(self, serial: int, result: int, error: int) -> None:
+        """Answers a request, with enum oomslice_step_result and errno. One that the core has given up is left alone."""
+        lib.oomslice_ring_answer(self._open_data(), serial, result, error)
+
+    def _domain(self, sequence: int) -> str:
+        """Of the record of this sequence, while it is in the ring, else empty."""
+        slot = lib.OOMSLICE_RING_HEADER_SIZE + (sequence - 1) % lib.OOMSLICE_RING_SLOTS * lib.OOMSLICE_RECORD_SIZE
+        record = ffi.cast("struct oomslice_record *", self._data + slot)
+        return _text(record.domain_name) if record.sequence == sequence else ""
+
+    def abandoned(self, own: Collection[int] = ()) -> list[int]:
+        """Serials of requests that a reader before us took and did not answer; `own` are those we work on."""
+        self._open_data()
+        return [
+            int(request.serial)
+            for request in self._header.requests
+            if request.serial
+            and request.taken == request.serial
+            and request.answered != request.serial
+            and int(request.serial) not in own
+        ]
 
     def close(self) -> None:
         """Unmaps the ring; nothing can be read or released any more."""
@@ -280,8 +340,11 @@ def _bytes_freed(record: Any, steps: Sequence[StepTaken]) -> int:
 
 def _name(text: Any, cgroup_id: int, names: Mapping[int, str]) -> str:
     # The copy in the record is what the plan in force said; `names` may be of a newer one.
-    written = bytes(ffi.buffer(text)).split(b"\0", 1)[0].decode("utf-8", "replace")
-    return written or names.get(cgroup_id) or f"cgroup:{cgroup_id}"
+    return _text(text) or names.get(cgroup_id) or f"cgroup:{cgroup_id}"
+
+
+def _text(array: Any) -> str:
+    return bytes(ffi.buffer(array)).split(b"\0", 1)[0].decode("utf-8", "replace")
 
 
 def _pressure(figures: Any) -> str:

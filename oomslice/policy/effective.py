@@ -47,6 +47,7 @@ SELF_UNITS: frozenset[str] = frozenset(
         "oomslice.slice",
         "oomslice-core.service",
         "oomsliced.service",
+        "oomslice-actions.service",
     }
 )
 """Globs of PID 1's units without which neither the machine nor oomslice works: never chosen, nor what is below them."""

@@ -97,7 +97,10 @@ def test_introspect_shows_every_member_with_argument_names_and_types(bus: Privat
         item.get("name"): [(arg.get("name"), arg.get("type")) for arg in item.findall("arg")]
         for item in manager.findall("signal")
     }
-    assert signals == {"DecisionMade": [("id", "s"), ("domain", "s"), ("victim", "s"), ("outcome", "s")]}
+    assert signals == {
+        "DecisionMade": [("id", "s"), ("domain", "s"), ("victim", "s"), ("outcome", "s")],
+        "Warning": [("decision", "s"), ("unit", "s"), ("domain", "s"), ("deadline_usec", "t")],
+    }
     assert {item.get("name") for item in tree.findall("interface")} == {
         "org.freedesktop.DBus.Peer",
         "org.freedesktop.DBus.Introspectable",
@@ -425,6 +428,26 @@ def test_a_changed_configuration_is_signalled_with_its_errors(bus: PrivateBus, b
         assert changed["Carriers"]["type"] == "aa{sv}"
 
     run(bus, backend, body)
+
+
+def test_everybody_hears_that_a_unit_is_warned(bus: PrivateBus, backend: FixedBackend) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("monitoring a bus needs root")
+
+    async def body(service: BusService) -> None:
+        async def warn() -> None:
+            assert service.warn("00000000000000aa-1", "hog.service", "batch.slice", (1 << 63) + 5)
+
+        (signal,) = await monitored(bus, warn, "Warning")
+        assert (signal["path"], signal["interface"]) == ("/org/oomslice1", MANAGER.name)
+        assert signal["payload"]["type"] == "ssst"
+        assert signal["payload"]["data"] == ["00000000000000aa-1", "hog.service", "batch.slice", (1 << 63) + 5]
+
+    run(bus, backend, body)
+
+
+def test_a_warning_without_a_bus_says_that_nobody_heard_it(backend: FixedBackend) -> None:
+    assert BusService(backend).warn("", "hog.service", "-.slice", 1) is False
 
 
 def test_ten_thousand_decisions_in_one_answer(bus: PrivateBus, backend: FixedBackend) -> None:

@@ -23,8 +23,15 @@ import oomslice
 
 TOP = Path(__file__).resolve().parents[2]
 UNITS = TOP / "units"
-OURS = ("oomslice.slice", "oomslice-core.socket", "oomslice-core.service", "oomsliced.service")
-EXPOSURE = {"oomsliced.service": 2.0, "oomslice-core.service": 3.0}
+OURS = (
+    "oomslice.slice",
+    "oomslice-core.socket",
+    "oomslice-core.service",
+    "oomslice-actions.socket",
+    "oomslice-actions.service",
+    "oomsliced.service",
+)
+EXPOSURE = {"oomsliced.service": 2.0, "oomslice-core.service": 3.0, "oomslice-actions.service": 3.0}
 """Most that `systemd-analyze security` may say; systemd-oomd has 1.8, but may not read /dev/kmsg."""
 
 
@@ -77,7 +84,7 @@ def systemd() -> Iterator[Systemd]:
         for unit in OURS:
             text = (UNITS / unit).read_text(encoding="utf-8")
             (folder / unit).write_text(text.replace("ExecStart=/usr/lib/oomslice/", f"ExecStart={inside}/"))
-        for program in ("oomsliced", "oomslice-core"):
+        for program in ("oomsliced", "oomslice-core", "oomslice-actions"):
             (folder / program).write_text("#!/bin/sh\n")
             (folder / program).chmod(0o755)
         (folder / "dbus.socket").write_text(
@@ -142,6 +149,7 @@ def test_socket_bus_policy_and_service_agree_on_the_user() -> None:
     assert directives("oomsliced.service")["User"] == user
     assert directives("oomsliced.service")["Group"] == user
     assert directives("oomslice-core.socket")["SocketGroup"] == user
+    assert directives("oomslice-actions.socket")["SocketGroup"] == user
     assert f'user="{user[0]}"' in (UNITS / "org.oomslice1.conf").read_text(encoding="utf-8")
 
 

@@ -14,7 +14,7 @@ from .conftest import package
 from .image import REPOSITORY, Image
 from .machine import Machine
 
-UNITS = "oomslice-core.socket oomslice-core.service oomsliced.service"
+UNITS = "oomslice-core.socket oomslice-core.service oomsliced.service oomslice-actions.socket"
 UNITS_FOLDER = REPOSITORY / "units"
 APT = "DEBIAN_FRONTEND=noninteractive apt-get -y -q"
 
@@ -46,7 +46,7 @@ def test_installing_enables_and_starts_all_of_it(bare: Machine) -> None:
     assert bare.check("stat -c '%U:%G %a' /run/oomslice/core.sock").split() == ["root:oomslice", "660"]
     assert bare.check("stat -c '%U:%G %a' /var/lib/oomslice").split() == ["oomslice:oomslice", "750"]
     assert bare.check("systemctl show -P ControlGroup oomsliced.service").strip() == "/oomslice.slice/oomsliced.service"
-    assert bare.check("cat /sys/fs/cgroup/oomslice.slice/memory.min").strip() == str(64 << 20)
+    assert bare.check("cat /sys/fs/cgroup/oomslice.slice/memory.min").strip() == str(80 << 20)
 
 
 def test_systemd_of_the_machine_finds_nothing_wrong_with_the_units(bare: Machine) -> None:
@@ -94,7 +94,10 @@ def test_removing_stops_all_and_keeps_the_decisions(bare: Machine) -> None:
     bare.check(f"{APT} remove oomslice", timeout=120)
     assert bare.run(f"systemctl is-active {UNITS}").rc != 0
     assert bare.run("pgrep -u oomslice; pgrep -x oomslice-core").out.split() == []
-    bare.check("test -e /var/lib/oomslice/decisions.sqlite && test ! -e /run/oomslice/core.sock")
+    bare.check(
+        "test -e /var/lib/oomslice/decisions.sqlite && "
+        "test ! -e /run/oomslice/core.sock && test ! -e /run/oomslice/actions.sock"
+    )
 
 
 def test_purging_leaves_nothing_but_the_user(bare: Machine) -> None:
