@@ -9,10 +9,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stddef.h>
 #include <sys/epoll.h>
+#include <unistd.h>
 
 #include "event.h"
+#include "killing.h"
 #include "moment.h"
 #include "reaper.h"
 #include "record.h"
@@ -53,12 +56,13 @@ struct oomslice_action *oomslice_action_new(uint64_t domain_id, uint64_t victim_
                 .domain_id = domain_id,
                 .victim_id = victim_id,
                 .poll_us = OOMSLICE_MOMENT_NEVER,
+                .pidfd = -1,
         };
         oomslice_held_init(&action->held);
         action->held.events = duplicate(held->events);
         action->held.current = duplicate(held->current);
         action->held.swap = duplicate(held->swap);
-        action->after = remaining(action, &error);
+        action->before = action->after = remaining(action, &error);
         /* Page cache stays charged to the cgroup until that is removed; so what counts is the part a kill gives
          * back, and of that 95 %. */
         if (reclaimable == 0 || reclaimable > action->after)
@@ -73,20 +77,42 @@ void oomslice_action_free(struct oomslice_action *action) {
         if (action->record && action->held.events >= 0)
                 (void)epoll_ctl(epoll, EPOLL_CTL_DEL, action->held.events, NULL);
         oomslice_held_close(&action->held);
+        if (action->pidfd >= 0)
+                close(action->pidfd);
+        action->pidfd = -1;
         action->record = NULL;
         action->busy = false;
 }
 
-void oomslice_action_start(struct oomslice_action *action, struct oomslice_record *record, uint64_t now_us,
-                           uint64_t deadline_us) {
+void oomslice_action_of_process(struct oomslice_action *action, int pidfd, uint64_t bytes) {
+        action->pidfd = duplicate(pidfd);
+        if (bytes > action->after)
+                bytes = action->after;
+        action->target = action->after - bytes + bytes / 20;
+}
+
+void oomslice_action_start(struct oomslice_action *action, struct oomslice_record *record,
+                           const struct oomslice_killing *killing, uint64_t now_us) {
         const struct oomslice_event event = {OOMSLICE_EVENT_VICTIM, 0, (uint32_t)(action - actions)};
+        struct oomslice_usage usage;
+
+        action->available_before = killing->available;
+        action->step_index = killing->step;
+        action->step = (struct oomslice_record_step){
+                .kind = OOMSLICE_STEP_KILL,
+                .begin_us = now_us,
+                .memory_before = action->before,
+        };
+        oomslice_record_set_step(record, killing->step, &action->step);
+        if (oomslice_held_usage(killing->held, &usage) == 0)
+                action->shared = usage.shared;
 
         action->record = record;
         action->start_us = now_us;
-        action->deadline_us = now_us + deadline_us;
+        action->deadline_us = now_us + killing->deadline_us;
         action->poll_us = now_us;
         /* Without the event (ENOMEM) the looks by timer find the same, a little later. */
-        if (action->held.events >= 0)
+        if (action->held.events >= 0 && action->pidfd < 0)
                 (void)oomslice_event_set(epoll, action->held.events, EPOLLPRI, event);
 }
 
@@ -94,7 +120,13 @@ static void look(struct oomslice_action *action, uint64_t now_us) {
         bool removed = false;
         int populated, error;
 
-        if (!action->dead) {
+        if (!action->dead && action->pidfd >= 0) {
+                struct pollfd process = {.fd = action->pidfd, .events = POLLIN};
+
+                action->dead = poll(&process, 1, 0) > 0;
+                if (action->dead)
+                        action->record->death_us = now_us;
+        } else if (!action->dead) {
                 populated = oomslice_held_populated(action->held.events);
                 /* EBADF: no descriptor to ask, so nothing is known until the deadline. */
                 removed = populated == -ENODEV;
@@ -118,6 +150,20 @@ static void look(struct oomslice_action *action, uint64_t now_us) {
         }
 }
 
+/*
+ * A cgroup that is removed takes its figures with it, but files on a tmpfs stay and are charged to the one above. So
+ * where most of a victim was shared memory, MemAvailable has to show that it came back.
+ */
+static bool is_kept(struct oomslice_action *action, uint64_t available) {
+        uint64_t freed = available > action->available_before ? available - action->available_before : 0;
+
+        if (action->pidfd >= 0 || action->after > 0 || action->shared < action->before / 2 ||
+            freed >= action->before / 4)
+                return false;
+        action->after = action->before - freed;
+        return true;
+}
+
 static uint64_t next_look(const struct oomslice_action *action, uint64_t now_us) {
         uint64_t elapsed = now_us - action->start_us, pause = 50000, next;
 
@@ -139,9 +185,9 @@ bool oomslice_action_poll(uint64_t now_us, bool any, uint64_t available,
                         continue;
                 look(action, now_us);
                 if (action->dead && action->back)
-                        outcome = OOMSLICE_OUTCOME_FREED;
+                        outcome = is_kept(action, available) ? OOMSLICE_OUTCOME_KEPT : OOMSLICE_OUTCOME_FREED;
                 else if (now_us >= action->deadline_us)
-                        outcome = OOMSLICE_OUTCOME_DEADLINE;
+                        outcome = action->dead ? OOMSLICE_OUTCOME_KEPT : OOMSLICE_OUTCOME_DEADLINE;
                 else {
                         action->poll_us = next_look(action, now_us);
                         continue;
@@ -149,6 +195,11 @@ bool oomslice_action_poll(uint64_t now_us, bool any, uint64_t available,
                 action->record->victim_memory_after = action->after;
                 action->record->mem_available_after = available;
                 action->record->reaped_count = oomslice_reaper_count(action->serial);
+                action->step.end_us = now_us;
+                action->step.memory_after = action->after;
+                action->step.result =
+                        outcome == OOMSLICE_OUTCOME_DEADLINE ? OOMSLICE_RESULT_LATE : OOMSLICE_RESULT_DONE;
+                oomslice_record_set_step(action->record, action->step_index, &action->step);
                 oomslice_record_finish(action->record, outcome, 0);
                 *resultp = (struct oomslice_action_result){action->domain_id, action->victim_id, outcome};
                 oomslice_action_free(action);

@@ -95,6 +95,10 @@ void oomslice_channel_accept(void) {
                 drop_client();
 }
 
+bool oomslice_channel_has_client(void) {
+        return client >= 0;
+}
+
 void oomslice_channel_hold(int hold) {
         if (held == !!hold)
                 return;

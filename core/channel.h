@@ -14,6 +14,7 @@
  * of its BEGIN; any other reply has the generation of the plan in force, 0 for none. While a victim is dying the
  * core reads no message: answers then come after machine.death_deadline_us at the latest.
  */
+#include <stdbool.h>
 #include <stdint.h>
 
 /* cffi: begin */
@@ -82,6 +83,8 @@ int oomslice_channel_init(int epoll_fd, int listen_fd, int ring_fd, int event_fd
 int oomslice_channel_listen(const char *path);
 /* OOMSLICE_EVENT_LISTEN: takes the new client in place of the old one. */
 void oomslice_channel_accept(void);
+/* True if the extended part is connected. */
+bool oomslice_channel_has_client(void);
 /* OOMSLICE_EVENT_CLIENT: reads and answers one message; `events` as epoll gave them. */
 void oomslice_channel_receive(uint32_t events);
 /* Reads no messages until it is called with 0 again. */

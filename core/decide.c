@@ -11,15 +11,22 @@
 #include <stddef.h>
 
 #include "action.h"
+#include "channel.h"
+#include "climb.h"
 #include "force.h"
+#include "killing.h"
 #include "moment.h"
 #include "processes.h"
+#include "restarts.h"
 #include "sample.h"
+#include "undo.h"
 #include "victim.h"
 
 enum {
         TRIED_MAX = 16,
         CHOICES_MAX = 16, /* in one decision: more would keep other domains waiting */
+        RELAPSES_MAX = 6,
+        RESTARTS = 3, /* killed so often within a minute, a unit is one that always comes back */
 };
 
 #define TRIED_US UINT64_C(30000000) /* how long a victim without effect is left alone */
@@ -27,12 +34,20 @@ enum {
 #define REST_NOBODY_US UINT64_C(100000)    /* until candidates are looked for again */
 #define QUIET_NOBODY_US UINT64_C(10000000) /* between two records of "nobody" */
 #define REST_FAILED_US UINT64_C(20000)
+#define REST_LOW_US UINT64_C(1000000)
+#define LASTS_LOW_US UINT64_C(2500000) /* a watch looks every second at least */
+#define COARSE_US UINT64_C(2000000)    /* PSI_FREQ of the kernel */
+#define RELAPSE_US UINT64_C(60000000)
 
 struct domain {
         uint64_t cgroup_id;
         uint64_t rest_us;     /* nothing is decided before */
         uint64_t cooldown_us; /* nothing is decided before for a stall, which lags behind the memory */
         uint64_t quiet_us;    /* no record of NO_CANDIDATE before */
+        uint64_t low_rest_us; /* nothing is decided before for memory that is low */
+        uint64_t lasts_us;    /* how long one sign of its pressure counts */
+        uint64_t relieved_us; /* when its last act was over */
+        uint32_t relapses;    /* how often pressure came back soon after, up to 6 */
         struct {
                 uint64_t cgroup_id;
                 uint64_t until_us;
@@ -79,13 +94,19 @@ static bool is_tried(uint64_t cgroup_id, void *context) {
         uint64_t now = oomslice_moment_now();
 
         for (int i = 0; i < TRIED_MAX; i++)
-                if (domain->tried[i].cgroup_id == cgroup_id && domain->tried[i].until_us > now)
+                /* Who stands still until it is calm has nothing more to give. */
+                if (domain->tried[i].cgroup_id == cgroup_id &&
+                    (domain->tried[i].until_us > now || oomslice_undo_has(cgroup_id, OOMSLICE_STEP_FREEZE)))
                         return true;
         return oomslice_action_of_victim(cgroup_id);
 }
 
 static void rest(struct domain *domain, uint64_t pause_us) {
         domain->rest_us = oomslice_moment_now() + pause_us;
+}
+
+static void rest_from_low(struct domain *domain) {
+        domain->low_rest_us = oomslice_moment_now() + REST_LOW_US;
 }
 
 /* Nobody may be chosen: says so, but not at every look. */
@@ -96,7 +117,7 @@ static void decide_nobody(uint32_t index, const struct oomslice_cause *cause,
         uint64_t now = oomslice_moment_now();
 
         rest(domain, REST_NOBODY_US);
-        if (now < domain->quiet_us)
+        if (now < domain->quiet_us || cause->trigger == OOMSLICE_TRIGGER_LOW)
                 return;
         domain->quiet_us = now + QUIET_NOBODY_US;
         record = oomslice_record_new(sample->force, index, cause);
@@ -108,37 +129,118 @@ static bool is_dry_run(const struct oomslice_sample *sample) {
         return dry_run_all || ((sample->candidates[0].flags | sample->domain->flags) & OOMSLICE_UNIT_DRY_RUN);
 }
 
-/* The signal is out: everything that can wait until now. */
-static void follow_up(struct oomslice_sample *sample, struct oomslice_action *action,
-                      struct oomslice_processes *processes) {
-        struct oomslice_record *record = action->record;
+enum result { DONE, NEXT };
 
-        oomslice_victim_reap(oomslice_sample_held(sample, &sample->candidates[0]), processes, action->serial);
-        oomslice_record_set_processes(record, processes);
-        oomslice_sample_complete(sample, OOMSLICE_RECORD_CANDIDATES);
-        oomslice_record_set_candidates(record, sample, true);
+/* How long one firing of a trigger is taken as pressure: triggers fire once per window at most. */
+static uint64_t lasts(const struct oomslice_plan *plan, uint32_t index, uint32_t why) {
+        const struct oomslice_psi_trigger *trigger = &plan->domains[index].trigger;
+
+        if (why == OOMSLICE_TRIGGER_THRASH)
+                trigger = &plan->header->machine.thrash;
+        else if (why != OOMSLICE_TRIGGER_PRESSURE)
+                return LASTS_LOW_US;
+        /* Windows that are multiples of 2 s need no privilege; then the kernel only looks every 2 s, and may miss one. */
+        return trigger->window_us + trigger->window_us / 2 +
+               (trigger->window_us % COARSE_US == 0 ? COARSE_US : 0);
 }
 
-enum result { DONE, NEXT };
+/* Climbs the first candidate's ladder. False if it cannot, and the kill comes at once. */
+static bool climb(struct domain *domain, const struct oomslice_cause *cause, struct oomslice_sample *sample,
+                  const struct oomslice_plan_unit *settings, struct oomslice_record *record) {
+        const struct oomslice_candidate *victim = &sample->candidates[0];
+        bool urgent = cause->trigger == OOMSLICE_TRIGGER_AVAILABLE;
+
+        if (!oomslice_climb_begin(&(struct oomslice_climb_start){
+                    .domain_id = domain->cgroup_id,
+                    .victim_id = victim->cgroup_id,
+                    .victim_name = oomslice_sample_name(sample, victim),
+                    .held = oomslice_sample_held(sample, victim),
+                    .plan = &sample->force->plan,
+                    .settings = settings,
+                    .reclaimable = victim->memory,
+                    .trigger_us = cause->trigger_us,
+                    .lasts_us = domain->lasts_us,
+                    .gentle = cause->trigger == OOMSLICE_TRIGGER_LOW,
+                    .urgent = urgent,
+                    .record = record,
+            }))
+                return false;
+        if (!urgent) {
+                oomslice_sample_complete(sample, OOMSLICE_RECORD_CANDIDATES);
+                oomslice_record_set_candidates(record, sample, true);
+        }
+        return true;
+}
+
+static enum result kill(struct domain *domain, const struct oomslice_cause *cause,
+                        struct oomslice_sample *sample, const struct oomslice_plan_unit *settings,
+                        struct oomslice_record *record) {
+        const struct oomslice_candidate victim = sample->candidates[0];
+        int r;
+
+        r = oomslice_killing_do(
+                &(struct oomslice_killing){
+                        .domain_id = domain->cgroup_id,
+                        .victim_id = victim.cgroup_id,
+                        .victim_name = oomslice_sample_name(sample, &victim),
+                        .held = oomslice_sample_held(sample, &victim),
+                        .reclaimable = victim.memory,
+                        .available = cause->meminfo.available,
+                        .deadline_us = sample->force->plan.header->machine.death_deadline_us,
+                        .scope = settings->kill_scope,
+                        .pidfd = -1,
+                },
+                record);
+        switch (r) {
+        case OOMSLICE_KILLING_SENT:
+                oomslice_sample_complete(sample, OOMSLICE_RECORD_CANDIDATES);
+                oomslice_record_set_candidates(record, sample, true);
+                return DONE;
+        case OOMSLICE_KILLING_GONE:
+                oomslice_record_finish(record, OOMSLICE_OUTCOME_GONE, 0);
+                oomslice_sample_strike(sample, OOMSLICE_CANDIDATE_GONE);
+                return NEXT;
+        case -EBUSY:
+                oomslice_record_finish(record, OOMSLICE_OUTCOME_FAILED, EBUSY);
+                rest(domain, REST_FAILED_US);
+                return DONE;
+        default:
+                oomslice_record_finish(record,
+                                       r == OOMSLICE_KILLING_REFUSED ? OOMSLICE_OUTCOME_REFUSED
+                                                                     : OOMSLICE_OUTCOME_FAILED,
+                                       r == OOMSLICE_KILLING_REFUSED ? EPERM : r);
+                set_tried(domain, victim.cgroup_id);
+                oomslice_sample_strike(sample, OOMSLICE_CANDIDATE_TRIED);
+                return NEXT;
+        }
+}
 
 /* Acts upon the first candidate. NEXT: nothing came of it, and the one after it is now first. */
 static enum result act(uint32_t index, const struct oomslice_cause *cause, struct oomslice_sample *sample) {
         static struct oomslice_processes processes;
         const struct oomslice_candidate victim = sample->candidates[0];
-        const struct oomslice_held *held = oomslice_sample_held(sample, &victim);
+        const struct oomslice_plan_unit *settings = oomslice_sample_settings(sample, &victim);
+        const char *name = oomslice_sample_name(sample, &victim);
         struct domain *domain = &domains[index];
-        struct oomslice_action *action;
         struct oomslice_record *record;
-        uint64_t now;
-        int r, error;
+        bool restarting;
+        int r;
 
-        r = oomslice_victim_check(held, &processes);
+        r = oomslice_victim_check(oomslice_sample_held(sample, &victim), &processes);
         if (r == OOMSLICE_VICTIM_GONE) {
                 oomslice_sample_strike(sample, OOMSLICE_CANDIDATE_GONE);
                 return NEXT;
         }
+        /* Memory is low, but nobody is short of it yet: whose ladder begins with a kill is left alone. */
+        if (cause->trigger == OOMSLICE_TRIGGER_LOW &&
+            !oomslice_climb_is_gentle(&sample->force->plan, settings)) {
+                rest_from_low(domain);
+                return DONE;
+        }
 
+        restarting = oomslice_restarts_count(name, oomslice_moment_now()) >= RESTARTS;
         record = oomslice_record_new(sample->force, index, cause);
+        record->flags = restarting ? OOMSLICE_RECORD_RESTARTING : 0;
         oomslice_record_set_candidates(record, sample, true);
         oomslice_record_set_processes(record, &processes);
         if (r == OOMSLICE_VICTIM_REFUSED) {
@@ -155,37 +257,28 @@ static enum result act(uint32_t index, const struct oomslice_cause *cause, struc
                                                                            : REST_DRY_RUN_US);
                 return DONE;
         }
-        action = oomslice_action_new(domain->cgroup_id, victim.cgroup_id, held, victim.memory);
-        if (!action) {
-                /* 64 victims of other domains are dying: their memory is what to wait for. */
-                oomslice_record_finish(record, OOMSLICE_OUTCOME_FAILED, EBUSY);
-                rest(domain, REST_FAILED_US);
+        if (!restarting &&
+            oomslice_climb_has_steps(&sample->force->plan, settings,
+                                     cause->trigger == OOMSLICE_TRIGGER_AVAILABLE) &&
+            climb(domain, cause, sample, settings, record))
                 return DONE;
-        }
-        record->victim_memory_before = action->after;
+        return kill(domain, cause, sample, settings, record);
+}
 
-        error = r < 0 ? r : 0; /* a list of processes that could not be read is no reason to spare them */
-        r = oomslice_victim_kill(held, &processes, action->serial);
-        now = oomslice_moment_now();
-        if (r == OOMSLICE_VICTIM_KILLED) {
-                record->signal_us = now;
-                record->error = -error;
-                oomslice_ring_set_state(record, OOMSLICE_RECORD_SIGNALLED);
-                oomslice_action_start(action, record, now,
-                                      sample->force->plan.header->machine.death_deadline_us);
-                follow_up(sample, action, &processes);
-                return DONE;
-        }
-        oomslice_action_free(action);
-        if (r == OOMSLICE_VICTIM_GONE) {
-                oomslice_record_finish(record, OOMSLICE_OUTCOME_GONE, 0);
-                oomslice_sample_strike(sample, OOMSLICE_CANDIDATE_GONE);
-        } else {
-                oomslice_record_finish(record, OOMSLICE_OUTCOME_FAILED, r);
-                set_tried(domain, victim.cgroup_id);
-                oomslice_sample_strike(sample, OOMSLICE_CANDIDATE_TRIED);
-        }
-        return NEXT;
+/* How long a domain has to be calm until what was done in it is undone: longer the sooner its pressure came back. */
+static uint64_t calm(const struct domain *domain, uint64_t cooldown_us) {
+        return domain->lasts_us + (cooldown_us << domain->relapses);
+}
+
+/* Pressure again within a minute of its end: it is given longer to prove that it is over. */
+static void count_relapse(struct domain *domain, uint64_t now_us) {
+        if (domain->relieved_us == 0)
+                return;
+        if (now_us - domain->relieved_us > RELAPSE_US)
+                domain->relapses = 0;
+        else if (domain->relapses < RELAPSES_MAX)
+                domain->relapses++;
+        domain->relieved_us = 0;
 }
 
 void oomslice_decide(uint32_t index, const struct oomslice_cause *cause) {
@@ -194,14 +287,23 @@ void oomslice_decide(uint32_t index, const struct oomslice_cause *cause) {
         struct domain *domain;
         uint64_t now = oomslice_moment_now();
         enum result result = NEXT;
+        bool urgent;
 
         if (!force || index >= domains_count)
                 return;
         domain = &domains[index];
+        urgent = cause->trigger == OOMSLICE_TRIGGER_AVAILABLE;
+        domain->lasts_us = lasts(&force->plan, index, cause->trigger);
+        oomslice_undo_pressure(domain->cgroup_id, now, calm(domain, force->plan.domains[index].cooldown_us));
+        if (oomslice_climb_pressure(domain->cgroup_id, now, cause->trigger != OOMSLICE_TRIGGER_LOW, urgent))
+                return;
         if (now < domain->rest_us || oomslice_action_of_domain(domain->cgroup_id))
                 return;
-        if (now < domain->cooldown_us && cause->trigger != OOMSLICE_TRIGGER_AVAILABLE)
+        if (now < domain->cooldown_us && !urgent)
                 return;
+        if (cause->trigger == OOMSLICE_TRIGGER_LOW && now < domain->low_rest_us)
+                return;
+        count_relapse(domain, now);
 
         sample = oomslice_sample_take(force, index, is_tried, domain);
         for (int i = 0; i < CHOICES_MAX && result == NEXT && sample->eligible > 0; i++)
@@ -211,19 +313,51 @@ void oomslice_decide(uint32_t index, const struct oomslice_cause *cause) {
         oomslice_sample_end(sample);
 }
 
+static void draw_consequences(struct domain *domain, uint64_t cooldown_us, uint64_t now_us,
+                              const struct oomslice_action_result *result) {
+        switch (result->outcome) {
+        case OOMSLICE_OUTCOME_FREED:
+        case OOMSLICE_OUTCOME_RELIEVED:
+        case OOMSLICE_OUTCOME_GONE:
+                domain->cooldown_us = now_us + (cooldown_us << domain->relapses);
+                break;
+        default:
+                set_tried(domain, result->victim_id);
+        }
+        domain->relieved_us = now_us;
+}
+
 void oomslice_decide_poll(uint64_t now_us, bool any, uint64_t available) {
+        const struct oomslice_climb_view view = {
+                .now_us = now_us,
+                .available = available,
+                .answerable = oomslice_channel_has_client(),
+        };
         const struct oomslice_force *force = oomslice_force_get();
         struct oomslice_action_result result;
 
-        while (oomslice_action_poll(now_us, any, available, &result))
+        while (oomslice_climb_poll(&view, &result) || oomslice_action_poll(now_us, any, available, &result)) {
+                uint64_t calm_us = LASTS_LOW_US;
+
                 for (uint32_t i = 0; force && i < domains_count; i++) {
+                        uint64_t cooldown_us = force->plan.domains[i].cooldown_us;
+
                         if (domains[i].cgroup_id != result.domain_id)
                                 continue;
-                        if (result.outcome == OOMSLICE_OUTCOME_FREED)
-                                domains[i].cooldown_us = now_us + force->plan.domains[i].cooldown_us;
-                        else
-                                set_tried(&domains[i], result.victim_id);
+                        draw_consequences(&domains[i], cooldown_us, now_us, &result);
+                        calm_us = calm(&domains[i], cooldown_us);
                 }
+                oomslice_undo_pressure(result.domain_id, now_us, calm_us);
+        }
+        oomslice_undo_poll(now_us);
+}
+
+uint64_t oomslice_decide_next(void) {
+        uint64_t next = oomslice_action_next(), climb_us = oomslice_climb_next(),
+                 undo_us = oomslice_undo_next();
+
+        next = climb_us < next ? climb_us : next;
+        return undo_us < next ? undo_us : next;
 }
 
 uint64_t oomslice_decide_machine_ready(void) {

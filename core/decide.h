@@ -16,5 +16,7 @@ void oomslice_decide(uint32_t domain, const struct oomslice_cause *cause);
 void oomslice_decide_poll(uint64_t now_us, bool any, uint64_t available);
 /* When domain 0 could act again: now or earlier, the end of its rest, or NEVER while it waits for a victim. */
 uint64_t oomslice_decide_machine_ready(void);
+/* When something is due that was begun: a step, a look at a victim, the end of what has to be undone. */
+uint64_t oomslice_decide_next(void);
 /* The machine's shortage is over: what was tried in it may be chosen again in the next. */
 void oomslice_decide_machine_calm(void);

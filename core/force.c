@@ -167,10 +167,33 @@ fail:
         return r;
 }
 
+/* Which files of a unit may be needed: a ladder's only by those who can be chosen. */
+static uint32_t files_for(const struct oomslice_plan *plan, const struct oomslice_plan_unit *unit) {
+        uint32_t files = OOMSLICE_HELD_CANDIDATE;
+
+        if (!(unit->flags & OOMSLICE_UNIT_CANDIDATE))
+                return 0;
+        for (uint32_t i = 0; i < unit->steps_count; i++)
+                switch (plan->steps[unit->steps_first + i].kind) {
+                case OOMSLICE_STEP_FREEZE:
+                        files |= OOMSLICE_HELD_FREEZE;
+                        break;
+                case OOMSLICE_STEP_THROTTLE:
+                        files |= OOMSLICE_HELD_HIGH;
+                        break;
+                case OOMSLICE_STEP_RECLAIM:
+                        files |= OOMSLICE_HELD_RECLAIM;
+                        break;
+                default:
+                        break;
+                }
+        return files;
+}
+
 /* Fills held[unit] from the plan in force if that has the cgroup with all its files, else from `fd`. */
 static int add_unit(uint32_t unit, int fd) {
         const struct oomslice_plan_unit *planned = &taking->plan.units[unit];
-        bool all = planned->flags & OOMSLICE_UNIT_CANDIDATE;
+        uint32_t files = files_for(&taking->plan, planned);
         uint64_t id;
         int32_t old;
         int r;
@@ -185,12 +208,12 @@ static int add_unit(uint32_t unit, int fd) {
         if (r < 0)
                 return r;
         old = in_force ? oomslice_force_find(in_force, id) : -1;
-        if (old >= 0 && oomslice_held_is_complete(&in_force->held[old], all)) {
+        if (old >= 0 && oomslice_held_is_complete(&in_force->held[old], files)) {
                 taking->held[unit] = in_force->held[old];
                 taking->inherited[unit] = true;
                 return OOMSLICE_PLAN_OK;
         }
-        r = oomslice_held_open(&taking->held[unit], fd, all);
+        r = oomslice_held_open(&taking->held[unit], fd, files);
         if (r == -ENODEV || r == -ENOENT)
                 return OOMSLICE_PLAN_OK; /* removed since the plan was made: verdict GONE */
         if (r == 0)

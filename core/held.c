@@ -18,13 +18,17 @@ static const struct {
         const char *name;
         size_t offset;
         int flags;
+        uint32_t group;
 } files[] = {
-        {"cgroup.kill", offsetof(struct oomslice_held, kill), O_WRONLY},
-        {"cgroup.procs", offsetof(struct oomslice_held, procs), O_RDONLY},
-        {"cgroup.events", offsetof(struct oomslice_held, events), O_RDONLY},
-        {"memory.current", offsetof(struct oomslice_held, current), O_RDONLY},
-        {"memory.stat", offsetof(struct oomslice_held, stat), O_RDONLY},
-        {"memory.swap.current", offsetof(struct oomslice_held, swap), O_RDONLY},
+        {"cgroup.kill", offsetof(struct oomslice_held, kill), O_WRONLY, OOMSLICE_HELD_CANDIDATE},
+        {"cgroup.procs", offsetof(struct oomslice_held, procs), O_RDONLY, OOMSLICE_HELD_CANDIDATE},
+        {"cgroup.events", offsetof(struct oomslice_held, events), O_RDONLY, OOMSLICE_HELD_CANDIDATE},
+        {"memory.current", offsetof(struct oomslice_held, current), O_RDONLY, OOMSLICE_HELD_CANDIDATE},
+        {"memory.stat", offsetof(struct oomslice_held, stat), O_RDONLY, OOMSLICE_HELD_CANDIDATE},
+        {"memory.swap.current", offsetof(struct oomslice_held, swap), O_RDONLY, OOMSLICE_HELD_CANDIDATE},
+        {"cgroup.freeze", offsetof(struct oomslice_held, freeze), O_RDWR, OOMSLICE_HELD_FREEZE},
+        {"memory.high", offsetof(struct oomslice_held, high), O_RDWR, OOMSLICE_HELD_HIGH},
+        {"memory.reclaim", offsetof(struct oomslice_held, reclaim), O_WRONLY, OOMSLICE_HELD_RECLAIM},
 };
 
 enum { FILES_COUNT = sizeof(files) / sizeof(files[0]) };
@@ -34,7 +38,7 @@ static int32_t *descriptor(const struct oomslice_held *held, size_t file) {
 }
 
 void oomslice_held_init(struct oomslice_held *held) {
-        *held = (struct oomslice_held){-1, -1, -1, -1, -1, -1, -1};
+        *held = (struct oomslice_held){-1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
 }
 
 void oomslice_held_close(struct oomslice_held *held) {
@@ -46,7 +50,7 @@ void oomslice_held_close(struct oomslice_held *held) {
         oomslice_held_init(held);
 }
 
-int oomslice_held_open(struct oomslice_held *held, int directory_fd, bool all) {
+int oomslice_held_open(struct oomslice_held *held, int directory_fd, uint32_t wanted) {
         int r;
 
         oomslice_held_init(held);
@@ -54,8 +58,15 @@ int oomslice_held_open(struct oomslice_held *held, int directory_fd, bool all) {
         held->directory = openat(directory_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (held->directory < 0)
                 return -errno;
-        for (size_t i = 0; all && i < FILES_COUNT; i++) {
-                int fd = openat(held->directory, files[i].name, files[i].flags | O_CLOEXEC | O_NONBLOCK);
+        for (size_t i = 0; i < FILES_COUNT; i++) {
+                /* Writing memory.high shall reclaim, by a hand: newer kernels skip that with O_NONBLOCK. */
+                int flags = files[i].flags | O_CLOEXEC |
+                            (files[i].group == OOMSLICE_HELD_CANDIDATE ? O_NONBLOCK : 0);
+                int fd;
+
+                if (!(files[i].group & wanted))
+                        continue;
+                fd = openat(held->directory, files[i].name, flags);
 
                 /* Missing: no memory controller, no swap, or an older kernel; the features say so. */
                 if (fd < 0 && errno != ENOENT && errno != ENODEV && errno != EOPNOTSUPP) {
@@ -68,11 +79,19 @@ int oomslice_held_open(struct oomslice_held *held, int directory_fd, bool all) {
         return 0;
 }
 
-bool oomslice_held_is_complete(const struct oomslice_held *held, bool all) {
+void oomslice_held_copy(struct oomslice_held *copy, const struct oomslice_held *held) {
+        oomslice_held_init(copy);
+        copy->directory = held->directory < 0 ? -1 : fcntl(held->directory, F_DUPFD_CLOEXEC, 0);
+        for (size_t i = 0; i < FILES_COUNT; i++)
+                if (*descriptor(held, i) >= 0)
+                        *descriptor(copy, i) = fcntl(*descriptor(held, i), F_DUPFD_CLOEXEC, 0);
+}
+
+bool oomslice_held_is_complete(const struct oomslice_held *held, uint32_t wanted) {
         if (held->directory < 0)
                 return false;
         for (size_t i = 0; i < FILES_COUNT; i++)
-                if (all != (*descriptor(held, i) >= 0))
+                if (!!(files[i].group & wanted) != (*descriptor(held, i) >= 0))
                         return false;
         return true;
 }
@@ -81,21 +100,29 @@ void oomslice_held_prefault(const struct oomslice_held *held) {
         static char text[8192];
 
         for (size_t i = 0; i < FILES_COUNT; i++)
-                if (files[i].flags == O_RDONLY && *descriptor(held, i) >= 0)
+                if (files[i].flags != O_WRONLY && *descriptor(held, i) >= 0)
                         (void)oomslice_file_read(*descriptor(held, i), text, sizeof(text));
 }
 
-int oomslice_held_populated(int events_fd) {
+static int read_event(int events_fd, const char *key) {
         char text[128];
-        uint64_t populated;
+        uint64_t value;
         ssize_t n;
         int r;
 
         n = oomslice_file_read(events_fd, text, sizeof(text));
         if (n < 0)
                 return (int)n;
-        r = oomslice_file_parse_field(text, "populated", &populated);
-        return r < 0 ? r : populated != 0;
+        r = oomslice_file_parse_field(text, key, &value);
+        return r < 0 ? r : value != 0;
+}
+
+int oomslice_held_populated(int events_fd) {
+        return read_event(events_fd, "populated");
+}
+
+int oomslice_held_frozen(int events_fd) {
+        return read_event(events_fd, "frozen");
 }
 
 /* A file that was not there from the start counts as zero. */
@@ -134,6 +161,7 @@ int oomslice_held_usage(const struct oomslice_held *held, struct oomslice_usage 
                         return (int)n;
                 (void)oomslice_file_parse_field(text, "active_file", &active);
                 (void)oomslice_file_parse_field(text, "inactive_file", &inactive);
+                (void)oomslice_file_parse_field(text, "shmem", &usage.shared);
                 (void)oomslice_file_parse_field(text, "workingset_refault_anon", &refaults_anon);
                 (void)oomslice_file_parse_field(text, "workingset_refault_file", &refaults_file);
                 /* The two files are not read in one moment: the difference may be negative. */

@@ -13,6 +13,18 @@ struct oomslice_held {
         int32_t current; /* memory.current */
         int32_t stat;    /* memory.stat */
         int32_t swap;    /* memory.swap.current */
+        int32_t freeze;  /* cgroup.freeze; this one and the next two only where a ladder needs them */
+        int32_t high;    /* memory.high */
+        int32_t reclaim; /* memory.reclaim, write-only */
+};
+
+/* Which files are opened besides the directory. */
+enum oomslice_held_files {
+        OOMSLICE_HELD_CANDIDATE = 1, /* what a choice and a kill need */
+        OOMSLICE_HELD_FREEZE = 2,
+        OOMSLICE_HELD_HIGH = 4,
+        OOMSLICE_HELD_RECLAIM = 8,
+        OOMSLICE_HELD_ALL = 15,
 };
 
 struct oomslice_usage {
@@ -20,19 +32,24 @@ struct oomslice_usage {
         uint64_t swap;     /* bytes: memory.swap.current */
         uint64_t memory;   /* bytes a kill gives back: current - file pages on the LRU + swap */
         uint64_t refaults; /* pages, anonymous and file */
+        uint64_t shared;   /* bytes: shmem, which outlives a kill where it is files of a tmpfs */
 };
 
 void oomslice_held_init(struct oomslice_held *held);
-/* Opens what there is below `directory_fd`, which stays the caller's. `all` is for candidates: without it only
- * the directory itself. 0 or -errno; a file that does not exist stays -1 and is no error. */
-int oomslice_held_open(struct oomslice_held *held, int directory_fd, bool all);
+/* Opens what there is below `directory_fd`, which stays the caller's: the directory itself, and `files` of it (enum
+ * oomslice_held_files). 0 or -errno; a file that does not exist stays -1 and is no error. */
+int oomslice_held_open(struct oomslice_held *held, int directory_fd, uint32_t files);
+/* Copies of all descriptors; what cannot be copied is -1. */
+void oomslice_held_copy(struct oomslice_held *copy, const struct oomslice_held *held);
 void oomslice_held_close(struct oomslice_held *held);
 /* True if no file was missing when it was opened: it can be kept for a later plan. */
-bool oomslice_held_is_complete(const struct oomslice_held *held, bool all);
+bool oomslice_held_is_complete(const struct oomslice_held *held, uint32_t files);
 /* Reads each file once so that the kernel's buffers for it exist. */
 void oomslice_held_prefault(const struct oomslice_held *held);
 /* 1 populated, 0 empty, -errno (ENODEV: removed). */
 int oomslice_held_populated(int events_fd);
+/* 1: all of it stands still, 0: not yet, or not at all; -errno. */
+int oomslice_held_frozen(int events_fd);
 /* memory.current and memory.swap.current only. 0 or -errno; without the memory controller all is 0. */
 int oomslice_held_usage_rough(const struct oomslice_held *held, struct oomslice_usage *usagep);
 /* All figures. 0 or -errno. */

@@ -36,8 +36,8 @@ struct turn {
 static uint64_t set_us = OOMSLICE_MOMENT_NEVER; /* what the timer is set to */
 
 static void set_timer(int timer_fd) {
-        uint64_t machine_us = oomslice_machine_next(), action_us = oomslice_action_next();
-        uint64_t next_us = machine_us < action_us ? machine_us : action_us;
+        uint64_t machine_us = oomslice_machine_next(), begun_us = oomslice_decide_next();
+        uint64_t next_us = machine_us < begun_us ? machine_us : begun_us;
         struct itimerspec when = {0};
 
         if (next_us == set_us)
@@ -85,7 +85,8 @@ static void take_event(struct turn *turn, const struct epoll_event *e, int timer
         case OOMSLICE_EVENT_CLIENT:
                 oomslice_channel_receive(e->events);
                 break;
-        case OOMSLICE_EVENT_SIGN: /* has woken us, which is all it is for */
+        case OOMSLICE_EVENT_SIGN:
+                oomslice_machine_sign(turn->now_us);
                 break;
         case OOMSLICE_EVENT_THRASH:
                 turn->thrashing = turn->thrashing || !is_stale(&event);

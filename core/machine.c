@@ -14,12 +14,16 @@
 #include "reserve.h"
 #include "watch.h"
 
+/* The sign's window is half a second by default; ten at the most, and then it is coarse. */
+#define SIGN_LASTS_US UINT64_C(2000000)
+
 static int meminfo = -1;
 static struct oomslice_watch watch;
 static struct oomslice_meminfo info;
 static bool readable;
 static bool is_short;
 static uint64_t next_us = OOMSLICE_MOMENT_NEVER;
+static uint64_t sign_us; /* when memory last made somebody wait; 0: never */
 
 void oomslice_machine_init(int meminfo_fd) {
         meminfo = meminfo_fd;
@@ -58,6 +62,16 @@ static void set_next(const struct oomslice_machine *machine, uint64_t now_us) {
                 next_us = ready;
 }
 
+void oomslice_machine_sign(uint64_t now_us) {
+        sign_us = now_us;
+}
+
+/* Low, and somebody has waited for memory lately: time for ladders that begin with something gentle. */
+static bool is_low(const struct oomslice_machine *machine, uint64_t now_us) {
+        return info.available <= machine->available_ladder && info.swap_free <= machine->swap_free_ladder &&
+               sign_us != 0 && now_us - sign_us < SIGN_LASTS_US;
+}
+
 void oomslice_machine_look(uint64_t now_us, bool thrashing) {
         const struct oomslice_force *force = oomslice_force_get();
         const struct oomslice_machine *machine;
@@ -72,6 +86,9 @@ void oomslice_machine_look(uint64_t now_us, bool thrashing) {
                 oomslice_decide(0, &why);
         } else if (thrashing && info.available <= machine->available_thrash) {
                 why = cause(OOMSLICE_TRIGGER_THRASH, now_us);
+                oomslice_decide(0, &why);
+        } else if (is_low(machine, now_us)) {
+                why = cause(OOMSLICE_TRIGGER_LOW, now_us);
                 oomslice_decide(0, &why);
         }
         set_next(machine, now_us);

@@ -8,6 +8,8 @@
 void oomslice_machine_init(int meminfo_fd);
 /* Reads what is left. Called once after every wakeup, before anything is decided. */
 void oomslice_machine_read(uint64_t now_us);
+/* The first sign of shortage has fired. */
+void oomslice_machine_sign(uint64_t now_us);
 /* Decides domain 0 if the machine is short, or if `thrashing` (its trigger has fired) with little available. */
 void oomslice_machine_look(uint64_t now_us, bool thrashing);
 /* Decides the domain with what was read last. */

@@ -26,10 +26,13 @@
 #include "decide.h"
 #include "event.h"
 #include "force.h"
+#include "hands.h"
 #include "kill.h"
+#include "killing.h"
 #include "lock.h"
 #include "loop.h"
 #include "machine.h"
+#include "moment.h"
 #include "notify.h"
 #include "options.h"
 #include "reaper.h"
@@ -38,6 +41,7 @@
 #include "ringfd.h"
 #include "sample.h"
 #include "state.h"
+#include "undo.h"
 
 /* Set for good once the core is armed. The test build's allocator aborts from then on. */
 volatile bool oomslice_armed;
@@ -165,7 +169,7 @@ static void arm(void) {
 static int run(const struct oomslice_options *options) {
         static const struct oomslice_channel_hooks hooks = {oomslice_state_get, plan_taken};
         struct oomslice_inherited inherited;
-        int epoll_fd, timer_fd, event_fd, ring_fd, root_fd, meminfo_fd, status_fd, r;
+        int epoll_fd, timer_fd, event_fd, ring_fd, root_fd, proc_fd, meminfo_fd, status_fd, r;
         void *ring = NULL;
 
         /* Take over */
@@ -214,8 +218,19 @@ static int run(const struct oomslice_options *options) {
         r = oomslice_channel_init(epoll_fd, inherited.socket, ring_fd, event_fd, &hooks);
         if (r < 0)
                 return fail("socket", r);
+        proc_fd = open(options->proc_root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (proc_fd < 0)
+                return fail(options->proc_root, -errno);
+        oomslice_killing_init(proc_fd);
+        r = oomslice_undo_open(options->undo, root_fd);
+        if (r < 0)
+                (void)fail(options->undo, r); /* goes on: nobody is frozen or throttled then */
+        oomslice_undo_predecessor();
         restore_plan(&inherited, root_fd);
         close(root_fd);
+        r = oomslice_hands_start();
+        if (r < 0)
+                (void)fail("threads for reclaim", r); /* goes on: without throttle and reclaim */
         r = oomslice_reaper_start();
         if (r < 0)
                 (void)fail("reaper threads", r); /* goes on: dying takes longer without them */
@@ -230,8 +245,24 @@ static int run(const struct oomslice_options *options) {
 
         /* Wait and act */
         r = oomslice_loop_run(epoll_fd, timer_fd);
+        oomslice_undo_all(oomslice_moment_now());
         (void)oomslice_notify("STOPPING=1");
         return r < 0 ? fail("epoll_wait", r) : 0;
+}
+
+/* After the end of a core, however it came: nobody is left standing still. */
+static int release_all(const struct oomslice_options *options) {
+        int root_fd, r;
+
+        root_fd = open(options->cgroup_root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (root_fd < 0)
+                return fail(options->cgroup_root, -errno);
+        r = oomslice_undo_open(options->undo, root_fd);
+        close(root_fd);
+        if (r < 0)
+                return fail(options->undo, r);
+        oomslice_undo_predecessor();
+        return 0;
 }
 
 int main(int count, char **arguments) {
@@ -241,5 +272,7 @@ int main(int count, char **arguments) {
         r = oomslice_options_parse(count, arguments, &options);
         if (r != 0)
                 return r < 0 ? 2 : 0;
+        if (options.release)
+                return release_all(&options) < 0 ? 1 : 0;
         return run(&options) < 0 ? 1 : 0;
 }

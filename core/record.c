@@ -16,9 +16,11 @@
 static void *ring;
 static int event = -1;
 static atomic_uint_least64_t finished;
+static uint64_t ring_id;
 
 void oomslice_record_init(void *ring_map, int event_fd) {
         ring = ring_map;
+        ring_id = ((const struct oomslice_ring_header *)ring_map)->ring_id;
         event = event_fd;
 }
 
@@ -121,15 +123,78 @@ void oomslice_record_set_processes(struct oomslice_record *record,
         memcpy(record->pids, processes->pids, count * sizeof(record->pids[0]));
 }
 
-void oomslice_record_finish(struct oomslice_record *record, uint32_t outcome, int error) {
+void oomslice_record_set_step(struct oomslice_record *record, uint32_t index,
+                              const struct oomslice_record_step *step) {
+        if (index >= OOMSLICE_RECORD_STEPS)
+                return;
+        record->steps[index] = *step;
+        record->steps_count = index + 1;
+}
+
+static void tell(void) {
         uint64_t one = 1;
 
+        /* EAGAIN: the reader has filled the counter up; it then has enough reason to look. */
+        (void)!write(event, &one, sizeof(one));
+}
+
+bool oomslice_record_undone(const struct oomslice_undo *entry) {
+        struct oomslice_record *record = ring ? oomslice_ring_take(ring) : NULL;
+        uint64_t now = oomslice_moment_now();
+
+        if (!record)
+                return false;
+        record->trigger = OOMSLICE_TRIGGER_CALM;
+        record->trigger_us = record->decision_us = entry->undone_us;
+        record->trigger_realtime_us = oomslice_moment_of(CLOCK_REALTIME) - (now - entry->undone_us);
+        record->domain_cgroup_id = entry->domain_id;
+        record->victim_cgroup_id = entry->cgroup_id;
+        record->undoes_ring = entry->ring_id;
+        record->undoes_sequence = entry->sequence;
+        record->steps_count = 1;
+        record->steps[0] = (struct oomslice_record_step){
+                .kind = entry->kind,
+                .result = entry->error ? OOMSLICE_RESULT_FAILED : OOMSLICE_RESULT_DONE,
+                .error = entry->error,
+                .amount = entry->old_value,
+                .begin_us = entry->begin_us,
+                .end_us = entry->undone_us,
+        };
+        oomslice_record_finish(record, entry->error ? OOMSLICE_OUTCOME_FAILED : OOMSLICE_OUTCOME_UNDONE,
+                               entry->error);
+        return true;
+}
+
+uint64_t oomslice_record_ring_id(void) {
+        return ring_id;
+}
+
+uint64_t oomslice_record_sequence(const struct oomslice_record *record) {
+        return record->sequence;
+}
+
+uint64_t oomslice_record_ask(const struct oomslice_request *request) {
+        uint64_t serial = oomslice_ring_ask(ring, request);
+
+        if (serial != 0)
+                tell();
+        return serial;
+}
+
+bool oomslice_record_answered(uint64_t serial, uint32_t *resultp, int32_t *errorp) {
+        return oomslice_ring_answered(ring, serial, resultp, errorp);
+}
+
+void oomslice_record_forget(uint64_t serial) {
+        oomslice_ring_forget(ring, serial);
+}
+
+void oomslice_record_finish(struct oomslice_record *record, uint32_t outcome, int error) {
         record->outcome = outcome;
         record->error = error < 0 ? -error : error;
         oomslice_ring_set_state(record, OOMSLICE_RECORD_FINAL);
         atomic_fetch_add(&finished, 1);
-        /* EAGAIN: the reader has filled the counter up; it then has enough reason to look. */
-        (void)!write(event, &one, sizeof(one));
+        tell();
 }
 
 uint64_t oomslice_record_count(void) {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 /* Filling in the record of a decision, in the ring. */
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "force.h"
@@ -8,6 +9,7 @@
 #include "processes.h"
 #include "ring.h"
 #include "sample.h"
+#include "undo.h"
 
 /* What made a domain's decision necessary. */
 struct oomslice_cause {
@@ -31,6 +33,18 @@ void oomslice_record_set_candidates(struct oomslice_record *record, const struct
                                     bool chosen);
 void oomslice_record_set_processes(struct oomslice_record *record,
                                    const struct oomslice_processes *processes);
+/* The step of this number, as it is now; the steps before it stay. */
+void oomslice_record_set_step(struct oomslice_record *record, uint32_t index,
+                              const struct oomslice_record_step *step);
+/* A record of its own that says so. False: the ring is full, or there is none. */
+bool oomslice_record_undone(const struct oomslice_undo *entry);
+uint64_t oomslice_record_ring_id(void);
+/* Its number in the ring; 0: it goes nowhere. Good for a label: the reader could have changed it. */
+uint64_t oomslice_record_sequence(const struct oomslice_record *record);
+/* A request to the extended part, which is told of it. Returns its serial, 0: it cannot be asked. */
+uint64_t oomslice_record_ask(const struct oomslice_request *request);
+bool oomslice_record_answered(uint64_t serial, uint32_t *resultp, int32_t *errorp);
+void oomslice_record_forget(uint64_t serial);
 /* Complete: the reader may have it, and it is never written again. */
 void oomslice_record_finish(struct oomslice_record *record, uint32_t outcome, int error);
 /* Records finished since the start. */

@@ -151,6 +151,13 @@ static const struct oomslice_plan_unit *settings_of(const struct oomslice_plan *
         return &plan->units[extra->heir_of];
 }
 
+const struct oomslice_plan_unit *oomslice_sample_settings(const struct oomslice_sample *sample,
+                                                          const struct oomslice_candidate *candidate) {
+        const struct oomslice_unplanned *extra = unplanned_of(sample, candidate);
+
+        return extra ? settings_of(&sample->force->plan, extra) : &sample->force->plan.units[candidate->unit];
+}
+
 static void collect(struct oomslice_sample *sample, oomslice_sample_tried_fn tried, void *context) {
         const struct oomslice_plan *plan = &sample->force->plan;
         int32_t top = sample->domain->unit;

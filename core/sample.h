@@ -39,5 +39,8 @@ void oomslice_sample_end(struct oomslice_sample *sample);
 
 const struct oomslice_held *oomslice_sample_held(const struct oomslice_sample *sample,
                                                  const struct oomslice_candidate *candidate);
+/* The unit of the plan whose settings the candidate has: its own, or whose it inherits. */
+const struct oomslice_plan_unit *oomslice_sample_settings(const struct oomslice_sample *sample,
+                                                          const struct oomslice_candidate *candidate);
 const char *oomslice_sample_name(const struct oomslice_sample *sample,
                                  const struct oomslice_candidate *candidate);

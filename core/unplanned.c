@@ -61,7 +61,7 @@ static void visit(struct search *search, int directory, const struct dirent64 *e
                 if (depth < OOMSLICE_UNPLANNED_DEPTH)
                         search_directory(search, fd, heir_of, depth + 1);
         } else if (oomslice_cgroup_id(fd, &id) == 0 && oomslice_force_find(search->force, id) < 0 &&
-                   oomslice_held_open(&unplanned->held, fd, true) == 0) {
+                   oomslice_held_open(&unplanned->held, fd, OOMSLICE_HELD_ALL) == 0) {
                 if (oomslice_held_populated(unplanned->held.events) == 0) {
                         oomslice_held_close(
                                 &unplanned->held); /* nothing to kill: not worth one of the places */
@@ -95,8 +95,8 @@ static void search_directory(struct search *search, int directory, int32_t heir_
 uint32_t oomslice_unplanned_find(const struct oomslice_force *force, int32_t top,
                                  struct oomslice_unplanned found[static OOMSLICE_UNPLANNED_MAX]) {
         /* Whoever inherits one of these could not be chosen, so there is no need to look. */
-        const uint32_t never = OOMSLICE_UNIT_CANDIDATE | OOMSLICE_UNIT_PROTECTED | OOMSLICE_UNIT_SELF |
-                               OOMSLICE_UNIT_LEFT_TO_OOMD;
+        const uint32_t never = OOMSLICE_UNIT_CANDIDATE | OOMSLICE_UNIT_TAKEN | OOMSLICE_UNIT_PROTECTED |
+                               OOMSLICE_UNIT_SELF | OOMSLICE_UNIT_LEFT_TO_OOMD;
         struct search search = {.force = force, .found = found};
 
         for (uint32_t i = (uint32_t)top; i < force->plan.header->units_count; i++)

@@ -33,11 +33,11 @@ int oomslice_victim_check(const struct oomslice_held *held, struct oomslice_proc
 }
 
 /*
- * One round of the kill by pidfds. A pid may have been reused between the list and pidfd_open; so the list is read
+ * One round of a signal by pidfds. A pid may have been reused between the list and pidfd_open; so the list is read
  * again while the pidfd is held: who is in it then, under a pid whose process has not died, is a member.
  */
-static int kill_round(const struct oomslice_held *held, const struct oomslice_processes *before,
-                      const struct oomslice_processes *known, uint32_t serial) {
+static int signal_round(const struct oomslice_held *held, const struct oomslice_processes *before,
+                        const struct oomslice_processes *known, int signal, uint32_t serial) {
         struct oomslice_processes now;
         int pidfds[OOMSLICE_PROCESSES_MAX], killed = 0, error = 0;
 
@@ -54,7 +54,7 @@ static int kill_round(const struct oomslice_held *held, const struct oomslice_pr
                 if (r >= 0 && !oomslice_processes_has(&now, before->pids[i]))
                         r = -ESRCH;
                 if (r >= 0)
-                        r = oomslice_pidfd_send_signal(pidfds[i], SIGKILL);
+                        r = oomslice_pidfd_send_signal(pidfds[i], signal);
                 if (r == 0)
                         killed++;
                 if (r == 0 && serial != 0) {
@@ -86,7 +86,7 @@ int oomslice_victim_kill_each(const struct oomslice_held *held, struct oomslice_
                         return killed > 0 ? 0 : -EPERM;
                 if (i == 0)
                         *processes = round;
-                r = kill_round(held, &round, &known, serial);
+                r = signal_round(held, &round, &known, SIGKILL, serial);
                 if (r <= 0)
                         break;
                 killed += r;
@@ -95,6 +95,22 @@ int oomslice_victim_kill_each(const struct oomslice_held *held, struct oomslice_
         if (killed > 0)
                 return OOMSLICE_VICTIM_KILLED;
         return r == -ENODEV || r == 0 ? (int)OOMSLICE_VICTIM_GONE : r;
+}
+
+int oomslice_victim_tell(const struct oomslice_held *held, struct oomslice_processes *processes, int signal) {
+        static const struct oomslice_processes nobody;
+        int r;
+
+        processes->total = processes->count = 0;
+        if (held->procs < 0)
+                return -ENOENT;
+        r = oomslice_processes_list(held->procs, processes);
+        if (r < 0 && r != -EOPNOTSUPP)
+                return r;
+        oomslice_processes_list_below(held->directory, processes);
+        if (oomslice_processes_untouchable(processes))
+                return -EPERM;
+        return signal_round(held, processes, &nobody, signal, 0);
 }
 
 static int kill_all(const struct oomslice_held *held, struct oomslice_processes *processes, uint32_t serial) {

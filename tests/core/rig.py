@@ -14,7 +14,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from tests.core.client import Client
 from tests.core.plans import MEBIBYTE, Plan, Unit
 
 CORE = Path(__file__).resolve().parents[2] / "core"
+Step = tuple[int, int, int, str]
+"""kind, amount, delay in microseconds and text, as in plans.Unit.ladder"""
 SMALL = ["-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections", "-Wl,-z,noseparate-code"]
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 SANITIZERS += [f"-DOOMSLICE_{thread}_STACK=1048576" for thread in ("REAPER", "RESERVE")]
@@ -86,6 +88,11 @@ class Tree:
 
     def pids(self, directory: Path) -> list[int]:
         return [int(line) for line in (directory / "cgroup.procs").read_text(encoding="ascii").split()]
+
+    def remove_processes(self, directory: Path) -> None:
+        """Kills all that is in a cgroup, which stays."""
+        (directory / "cgroup.kill").write_text("1", encoding="ascii")
+        wait_until(lambda: not self.pids(directory))
 
     def remove(self, directory: Path) -> None:
         """Removes one cgroup with all below it, as soon as it is empty."""
@@ -156,6 +163,7 @@ class Core:
         self.mount = mount
         self.path = directory / "core.sock"
         self.meminfo = directory / "proc" / "meminfo"
+        self.undo = directory / "undo"
         (directory / "proc").mkdir()
         self.set_memory(8192)
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -194,7 +202,7 @@ class Core:
         self.manager.states.clear()
         command = ["bash", "-c", script, self.program, "--cgroup-root", self.mount]
         self.process = subprocess.Popen(
-            [*command, "--proc-root", self.meminfo.parent, *self.options],
+            [*command, "--proc-root", self.meminfo.parent, "--undo-file", self.undo, *self.options],
             pass_fds=copies,
             env=environment,
             stderr=subprocess.PIPE,
@@ -275,11 +283,23 @@ class Scene:
         self.paths = [tree.root]
         self.generation = 0
 
-    def add(self, path: str, priority: int = 0, flags: int = 0, *, processes: int = 0, parent: int = 0) -> Path:
+    def add(
+        self,
+        path: str,
+        priority: int = 0,
+        flags: int = 0,
+        *,
+        processes: int = 0,
+        parent: int = 0,
+        ladder: Sequence[Step] = (),
+        kill_scope: int = 0,
+    ) -> Path:
         """A candidate of the plan, with processes."""
         directory = self.tree.make(path)
         flags |= lib.OOMSLICE_UNIT_CANDIDATE
-        self.units.append(Unit(directory.name, os.stat(directory).st_ino, parent, priority, flags))
+        self.units.append(
+            Unit(directory.name, os.stat(directory).st_ino, parent, priority, flags, kill_scope, tuple(ladder))
+        )
         self.paths.append(directory)
         if processes:
             self.tree.populate(directory, processes)

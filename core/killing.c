@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Owns the order of a kill: last check, a place to wait in, the signal, and only then what may take its time.
+ * With KillScope=process the sizes of the unit's processes are read first, through the descriptor of /proc: an
+ * open by name below it, as bounded as the search for units that are younger than the plan.
+ */
+#define _GNU_SOURCE
+#include "killing.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "file.h"
+#include "kill.h"
+#include "moment.h"
+#include "number.h"
+#include "reaper.h"
+#include "record.h"
+#include "restarts.h"
+#include "victim.h"
+
+static int proc = -1;
+
+void oomslice_killing_init(int proc_fd) {
+        proc = proc_fd;
+}
+
+/* What a kill of this process gives back: KiB of anonymous memory and swap; 0 if it cannot be read. */
+static uint64_t size_of(int32_t pid) {
+        static char text[4096];
+        char path[OOMSLICE_NUMBER_SIZE + sizeof("/status")];
+        uint64_t anonymous = 0, swap = 0;
+        ssize_t n;
+        int fd;
+
+        memcpy(path + oomslice_number_format(path, (uint64_t)pid), "/status", sizeof("/status"));
+        fd = openat(proc, path, O_RDONLY | O_CLOEXEC);
+        if (fd < 0)
+                return 0;
+        n = oomslice_file_read(fd, text, sizeof(text));
+        close(fd);
+        if (n < 0)
+                return 0;
+        (void)oomslice_file_parse_field(text, "RssAnon:", &anonymous);
+        (void)oomslice_file_parse_field(text, "VmSwap:", &swap);
+        return anonymous + swap;
+}
+
+/* The list is read again while the pidfd is held: a number that was given to somebody else is then no member. */
+int oomslice_killing_open_largest(const struct oomslice_held *held, struct oomslice_processes *processes,
+                                  uint64_t *bytesp) {
+        static struct oomslice_processes again;
+        uint64_t largest = 0;
+        int32_t pid = 0;
+        int fd, r;
+
+        processes->total = processes->count = 0;
+        r = oomslice_processes_list(held->procs, processes);
+        if (r < 0 && r != -EOPNOTSUPP)
+                return r;
+        oomslice_processes_list_below(held->directory, processes);
+        if (oomslice_processes_untouchable(processes))
+                return -EPERM;
+        if (processes->total < 2)
+                return -ENODATA;
+        for (uint32_t i = 0; proc >= 0 && i < processes->count; i++) {
+                uint64_t size = size_of(processes->pids[i]);
+
+                if (size > largest) {
+                        largest = size;
+                        pid = processes->pids[i];
+                }
+        }
+        if (pid == 0)
+                return -ENODATA;
+        fd = oomslice_pidfd_open(pid);
+        if (fd < 0)
+                return fd;
+        again.total = again.count = 0;
+        (void)oomslice_processes_list(held->procs, &again);
+        oomslice_processes_list_below(held->directory, &again);
+        if (!oomslice_processes_has(&again, pid)) {
+                close(fd);
+                return -ESRCH;
+        }
+        *processes = (struct oomslice_processes){.total = 1, .count = 1, .pids = {pid}};
+        if (bytesp)
+                *bytesp = largest * 1024;
+        return fd;
+}
+
+/* One process out of several. False: it has to be the whole unit. */
+static bool kill_one(const struct oomslice_killing *killing, struct oomslice_processes *processes,
+                     struct oomslice_action *action) {
+        uint64_t bytes = 0;
+        int fd = killing->pidfd;
+
+        if (fd >= 0)
+                fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+        else
+                fd = oomslice_killing_open_largest(killing->held, processes, &bytes);
+        if (fd < 0)
+                return false;
+        if (oomslice_pidfd_send_signal(fd, SIGKILL) < 0) {
+                close(fd);
+                return false;
+        }
+        oomslice_action_of_process(action, fd, bytes);
+        oomslice_reaper_push(fd, action->serial);
+        return true;
+}
+
+int oomslice_killing_do(const struct oomslice_killing *killing, struct oomslice_record *record) {
+        static struct oomslice_processes processes;
+        struct oomslice_action *action;
+        uint64_t now;
+        int r, error;
+        bool one = false;
+
+        r = oomslice_victim_check(killing->held, &processes);
+        if (r == OOMSLICE_VICTIM_GONE)
+                return OOMSLICE_KILLING_GONE;
+        if (r == OOMSLICE_VICTIM_REFUSED)
+                return OOMSLICE_KILLING_REFUSED;
+        error = r < 0 ? r : 0; /* a list of processes that could not be read is no reason to spare them */
+
+        action = oomslice_action_new(killing->domain_id, killing->victim_id, killing->held,
+                                     killing->reclaimable);
+        if (!action)
+                return -EBUSY; /* 64 victims are dying: their memory is what to wait for */
+        record->victim_memory_before = action->after;
+        record->kill_scope = killing->scope;
+
+        if (killing->scope == OOMSLICE_SCOPE_PROCESS)
+                one = kill_one(killing, &processes, action);
+        r = one ? (int)OOMSLICE_VICTIM_KILLED
+                : oomslice_victim_kill(killing->held, &processes, action->serial);
+        now = oomslice_moment_now();
+        if (r != OOMSLICE_VICTIM_KILLED) {
+                oomslice_action_free(action);
+                return r == OOMSLICE_VICTIM_GONE ? (int)OOMSLICE_KILLING_GONE : r;
+        }
+        record->signal_us = now;
+        record->error = -error;
+        oomslice_ring_set_state(record, OOMSLICE_RECORD_SIGNALLED);
+        oomslice_action_start(action, record, killing, now);
+        oomslice_restarts_note(killing->victim_name, now);
+        if (!one)
+                oomslice_victim_reap(killing->held, &processes, action->serial);
+        oomslice_record_set_processes(record, &processes);
+        return OOMSLICE_KILLING_SENT;
+}
