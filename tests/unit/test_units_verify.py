@@ -83,7 +83,8 @@ def systemd() -> Iterator[Systemd]:
         inside = "/" + str(folder.relative_to(root))
         for unit in OURS:
             text = (UNITS / unit).read_text(encoding="utf-8")
-            (folder / unit).write_text(text.replace("ExecStart=/usr/lib/oomslice/", f"ExecStart={inside}/"))
+            text = re.sub(r"^(Exec\w+=)/usr/lib/oomslice/", rf"\1{inside}/", text, flags=re.MULTILINE)
+            (folder / unit).write_text(text)
         for program in ("oomsliced", "oomslice-core", "oomslice-actions"):
             (folder / program).write_text("#!/bin/sh\n")
             (folder / program).chmod(0o755)
