@@ -21,6 +21,8 @@ class SliceRow(TypedDict):
     protected: bool
     candidate: bool
     priority_origin: str
+    actions: str
+    """ladder in force; empty if the unit goes with one above it"""
 
 
 class ExplainedCandidate(TypedDict):

@@ -122,7 +122,7 @@ STANDARD_INTERFACES = (PEER, INTROSPECTABLE, PROPERTIES)
 MANAGER = Interface(
     "org.oomslice1.Manager",
     methods=(
-        Method("ListSlices", outputs=(Argument("slices", "a(ssibbs)"),)),
+        Method("ListSlices", outputs=(Argument("slices", "a(ssibbss)"),)),
         Method("GetSlice", (Argument("name", "s"),), (Argument("settings", "a{sv}"),)),
         Method(
             "ListDecisions",

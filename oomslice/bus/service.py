@@ -217,6 +217,7 @@ class BusService:
                     bool(row["protected"]),
                     bool(row["candidate"]),
                     text(row["priority_origin"]),
+                    text(row["actions"]),
                 ]
                 for row in self._backend.slices()
             ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-SLICE_FIELDS = ("name", "cgroup_path", "priority", "protected", "candidate", "priority_origin")
+SLICE_FIELDS = ("name", "cgroup_path", "priority", "protected", "candidate", "priority_origin", "actions")
 DECISION_FIELDS = ("id", "realtime_usec", "domain", "trigger", "victim", "outcome")
 CANDIDATE_FIELDS = ("name", "cgroup_id", "priority", "metric", "verdict")
 EXPLAINED_FIELDS = ("name", "priority", "metric", "verdict", "priority_origin", "reason")
@@ -22,7 +22,7 @@ def named(fields: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[dict[str
 
 
 def slices(rows: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
-    """ListSlices(): a(ssibbs)."""
+    """ListSlices(): a(ssibbss)."""
     return named(SLICE_FIELDS, rows)
 
 
@@ -36,14 +36,24 @@ def decision(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **values,
         "pids": list(values.get("pids", ())),
+        "flags": list(values.get("flags", ())),
+        "steps": [dict(step) for step in values.get("steps", ())],
         "candidates": named(CANDIDATE_FIELDS, values.get("candidates", ())),
     }
 
 
 def explanation(rows: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
-    """Explain(): a(sa(sitsss)). What a domain ranks by comes from GetSlice and is "memory" until it is set."""
+    """Explain(): a(sa(sitsss)). What a domain ranks by, and what would be done, are from GetSlice and as by default
+    until they are set."""
     return [
-        {"domain": domain, "rank_by": "memory", "candidates": named(EXPLAINED_FIELDS, candidates)}
+        {
+            "domain": domain,
+            "rank_by": "memory",
+            "actions": "",
+            "actions_origin": "",
+            "kill_scope": "unit",
+            "candidates": named(EXPLAINED_FIELDS, candidates),
+        }
         for domain, candidates in rows
     ]
 

@@ -28,7 +28,7 @@ moments are written as in systemd.time(7):
   "1h 30min ago", -30min, today, yesterday, 14:00, "2026-11-21 10:00:00", @1763719200"""
 
 LIMIT_MAX = 2**32 - 1
-GOOD_OUTCOMES = frozenset({"freed", "dry-run"})
+GOOD_OUTCOMES = frozenset({"freed", "relieved", "dry-run"})
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,10 +45,16 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> Exit:
     async def explained(manager: Manager) -> list[dict[str, Any]]:
         domains = answers.explanation(await manager.rows("Explain"))
         for domain in domains:
-            try:
+            # Either may have ended between the two questions.
+            with contextlib.suppress(NoSuchUnitError):
                 domain["rank_by"] = (await manager.slice(domain["domain"])).get("RankBy") or "memory"
-            except NoSuchUnitError:
-                continue  # it ended between the two questions
+            first = chosen(domain)
+            if first is not None:
+                with contextlib.suppress(NoSuchUnitError):
+                    unit = await manager.slice(first["name"])
+                    domain["actions"] = unit.get("Actions") or "kill"
+                    domain["actions_origin"] = unit.get("ActionsOrigin") or ""
+                    domain["kill_scope"] = unit.get("KillScope") or "unit"
         return domains
 
     domains = select(ask(explained), arguments.domain)
@@ -58,17 +65,22 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> Exit:
     return Exit.OK
 
 
+def chosen(domain: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The candidate that would be chosen, None if nobody may be."""
+    return next((c for c in domain["candidates"] if c["verdict"] == "chosen"), None)
+
+
 def select(domains: Sequence[dict[str, Any]], name: str) -> list[dict[str, Any]]:
     """The domain of that name, or all if it is empty. Raises CommandFailure."""
-    chosen = [domain for domain in domains if not name or domain["domain"] == name]
-    if name and not chosen:
+    selected = [domain for domain in domains if not name or domain["domain"] == name]
+    if name and not selected:
         known = ", ".join(clean(domain["domain"]) for domain in domains) or "none"
         raise CommandFailure(
             f"{clean(name)} is no domain",
             Exit.FAILED,
             f"Domains are: {known}.\nA unit becomes one by PressureTrigger= in its [X-OOMSlice] section.",
         )
-    return chosen
+    return selected
 
 
 def render(domains: Sequence[Mapping[str, Any]], terminal: Terminal, *, everything: bool = False) -> str:
@@ -78,19 +90,29 @@ def render(domains: Sequence[Mapping[str, Any]], terminal: Terminal, *, everythi
     return "\n\n".join(_domain(domain, terminal, everything) for domain in domains)
 
 
+def _ladder(domain: Mapping[str, Any]) -> str:
+    """What would be done to the choice; nothing is said of the kill that everybody has."""
+    actions, scope = clean(domain["actions"]), clean(domain["kill_scope"])
+    origin = f" ({clean(domain['actions_origin'])})" if domain["actions_origin"] else ""
+    ladder = f"\n  What would be done: {actions}{origin}." if actions not in ("", "kill") else ""
+    taken = {"subtree": "\n  It would be taken as a whole.", "process": "\n  Only its largest process would be killed."}
+    return ladder + taken.get(scope, "")
+
+
 def _domain(domain: Mapping[str, Any], terminal: Terminal, everything: bool) -> str:
     from oomslice.cli.show import domain as domain_text
 
     rank_by = str(domain["rank_by"])
     candidates = domain["candidates"]
     shown = [c for c in candidates if everything or c["verdict"] not in UNINTERESTING]
-    first = next((c for c in candidates if c["verdict"] == "chosen"), None)
+    first = chosen(domain)
     name = terminal.style("bold", domain_text(clean(domain["domain"])))
     if first is None:
         title = f"{name}: nobody may be chosen."
     else:
         choice = terminal.style("red", clean(first["name"]))
         title = f"{name}: {choice} would be chosen, with priority {first['priority']}, ranked by {clean(rank_by)}."
+        title += _ladder(domain)
     if not shown:
         return title
     columns = (

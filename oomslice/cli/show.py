@@ -15,6 +15,7 @@ from oomslice.cli.text import (
     Terminal,
     clean,
     clock,
+    elapsed,
     facts,
     local_time,
     metric,
@@ -30,7 +31,8 @@ NAME = "show"
 HELP = "one decision with everything known of it"
 DESCRIPTION = """\
 Shows one decision, by default the newest: what triggered it, in which domain, all candidates with priority and size
-and why each was chosen or not, what was done and what came of it, and the times from trigger to memory back."""
+and why each was chosen or not, the steps of the ladder that were taken, what came of it, and the times from trigger
+to memory back."""
 EXAMPLES = """\
 examples:
   oomslicectl show                     the newest decision
@@ -60,6 +62,16 @@ OUTCOMES = {
     "killed-by-kernel": "the kernel's own OOM killer acted, not oomslice",
     "pending": "not known yet",
 }
+RESULTS = {
+    "late": "late: not finished in its time",
+    "unavailable": "unavailable: nobody is there for it",
+    "needless": "needless",
+    "pending": "not known",
+}
+"""Result of a step -> what it means, where that is not plain."""
+UNDOABLE = frozenset({"freeze", "throttle"})
+ENDED = frozenset({"freed", "kept"})
+"""Outcomes after which no process of the victim is left."""
 VERDICTS = {
     "chosen": "chosen",
     "eligible": "eligible, came after the choice",
@@ -69,8 +81,16 @@ VERDICTS = {
     "left-to-oomd": "left to systemd-oomd",
     "protected": "protected",
     "self": "never touched",
-    "container": "holds other units",
+    "container": "holds other units, or goes with one",
     "outside": "not below the domain",
+}
+SCOPES = {
+    "subtree": "with all units below it",
+    "process": "its largest process alone",
+}
+FLAGS = {
+    "restarting": "the victim was killed before and came back again and again, so there was no ladder but a kill",
+    "watchdog": "the deciding thread was stuck; the watchdog acted",
 }
 EVENTS = (
     ("trigger", "trigger_usec"),
@@ -126,6 +146,7 @@ def render(decision: Mapping[str, Any], terminal: Terminal) -> str:
         facts(_head(decision, terminal), terminal),
         _candidates(decision, terminal),
         facts(_act(decision, terminal), terminal),
+        _steps(decision, terminal),
         _times(decision, terminal),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -235,10 +256,16 @@ def _act(decision: Mapping[str, Any], terminal: Terminal) -> list[tuple[str, str
     elif victim:
         pairs.append(("Step", f"none; would have been: {clean(decision.get('step', ''))}"))
     meaning = OUTCOMES.get(outcome, "")
+    scope = clean(decision.get("kill_scope", "unit"))
+    if victim and scope in SCOPES:
+        pairs.append(("Kill scope", f"{scope} ({SCOPES[scope]})"))
+    pairs += [("Note", FLAGS.get(flag, clean(flag))) for flag in decision.get("flags", ())]
     text = outcome + (f": {meaning}" if meaning else "")
     if decision.get("error"):
         text += f" ({os.strerror(int(decision['error']))})"
-    pairs.append(("Outcome", terminal.style("green" if outcome in ("freed", "dry-run") else "yellow", text)))
+    pairs.append(
+        ("Outcome", terminal.style("green" if outcome in ("freed", "relieved", "dry-run") else "yellow", text))
+    )
     if decision.get("bytes_freed"):
         pairs.append(("Freed", size(decision["bytes_freed"])))
     if decision.get("memory_available_after"):
@@ -278,6 +305,70 @@ def _processes(decision: Mapping[str, Any]) -> str:
     if decision.get("reaped"):
         text += f", memory of {decision['reaped']} taken back by process_mrelease"
     return text
+
+
+def _steps(decision: Mapping[str, Any], terminal: Terminal) -> str:
+    """The ladder as far as it was climbed; a kill alone says nothing that the rest does not say."""
+    steps: Sequence[Mapping[str, Any]] = decision.get("steps", ())
+    if all(step["step"] == "kill" for step in steps):
+        return ""
+    columns = (
+        Column("STEP", give=True, least=10),
+        Column("BEGUN AFTER", right=True),
+        Column("TOOK", right=True),
+        Column("MEMORY", right=True),
+        Column("LESS", right=True),
+        Column("RESULT", give=True, least=8),
+        Column("UNDONE", give=True, least=8),
+    )
+    start = int(decision.get("trigger_usec", 0))
+    rows = []
+    styles = []
+    for step in steps:
+        begin, end = int(step.get("begin_usec", 0)), int(step.get("end_usec", 0))
+        before, after = int(step.get("memory_before", 0)), int(step.get("memory_after", 0))
+        result = clean(step.get("result", ""))
+        if step.get("error"):
+            result += f": {os.strerror(int(step['error']))}"
+        rows.append(
+            (
+                _step_name(step),
+                elapsed(begin - start) if begin and start else "-",
+                elapsed(end - begin) if begin and end else "-",
+                size(before) if before else "-",
+                size(before - after) if before and end else "-",
+                RESULTS.get(result, result),
+                _undone(step, decision, terminal),
+            )
+        )
+        styles.append("" if result in ("done", "needless", "dry-run") else "yellow")
+    return table(columns, rows, terminal, styles=styles)
+
+
+def _step_name(step: Mapping[str, Any]) -> str:
+    name = clean(step.get("step", ""))
+    amount = int(step.get("amount", 0))
+    if step.get("argument"):
+        return f"{name}:{clean(step['argument'])}"
+    if amount:
+        return f"{name} to {amount} %" if name == "throttle" else f"{name} of {size(amount)}"
+    return name
+
+
+def _undone(step: Mapping[str, Any], decision: Mapping[str, Any], terminal: Terminal) -> str:
+    """Whether what a step did is still so."""
+    begin, undone = int(step.get("begin_usec", 0)), int(step.get("undone_usec", 0))
+    if step.get("step") not in UNDOABLE or step.get("result") not in ("done", "late", "pending"):
+        return "-"
+    if undone:
+        return f"after {elapsed(undone - begin)}"
+    if decision.get("outcome") in ENDED:
+        return "ended with the unit"
+    boot = clean(decision.get("boot_id", "")).replace("-", "")
+    if boot and terminal.boot_id and boot != terminal.boot_id.replace("-", ""):
+        return "ended with that boot"
+    error = int(step.get("undo_error", 0))
+    return "still in force" + (f" ({os.strerror(error)})" if error else "")
 
 
 def _times(decision: Mapping[str, Any], terminal: Terminal) -> str:

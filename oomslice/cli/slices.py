@@ -14,8 +14,8 @@ NAME = "slices"
 HELP = "all units with their priorities, or the settings of some"
 DESCRIPTION = """\
 Shows every running slice, service and scope that oomslice knows, as a tree of cgroups, with the priority that
-decides over it and where that priority comes from. With UNIT, shows all settings of that unit and the file and
-line of each.
+decides over it, where that priority comes from, and the ladder (Actions=) that is climbed if it is chosen. With UNIT,
+shows all settings of that unit and the file and line of each.
 
 A smaller priority is chosen first. Only candidates can be chosen: units with processes of their own. Protected
 ones never are."""
@@ -32,6 +32,10 @@ LABELS = {
     "CgroupId": "Cgroup id",
     "PriorityOrigin": "Priority from",
     "ProtectOrigin": "Protected by",
+    "ActionsOrigin": "Actions from",
+    "KillScope": "Kill scope",
+    "KillScopeOrigin": "Kill scope from",
+    "TakenWith": "Goes with",
     "LeftToSystemdOomd": "Left to systemd-oomd",
     "NeedDaemonReload": "Needs daemon-reload",
 }
@@ -80,6 +84,7 @@ def render(slices: Sequence[dict[str, Any]], terminal: Terminal, *, legend: bool
         Column("PROTECTED"),
         Column("CANDIDATE"),
         Column("FROM", give=True, least=10),
+        Column("ACTIONS", give=True, least=8, drop=1),
     )
     rows = []
     styles = []
@@ -91,6 +96,7 @@ def render(slices: Sequence[dict[str, Any]], terminal: Terminal, *, legend: bool
                 yes_no(unit["protected"]),
                 yes_no(unit["candidate"]),
                 clean(unit["priority_origin"]),
+                clean(unit["actions"]) or "-",
             )
         )
         styles.append("green" if unit["protected"] else "" if unit["candidate"] else "dim")

@@ -112,6 +112,16 @@ def milliseconds(usec: int) -> str:
     return f"{usec / 1000:.1f} ms"
 
 
+def elapsed(usec: int) -> str:
+    """A duration of any length: "12.3 ms", "3.5 s", "2 min 5 s"."""
+    if abs(usec) < 1_000_000:
+        return milliseconds(usec)
+    if usec < 60_000_000:
+        return f"{usec / 1_000_000:.1f} s"
+    minutes, seconds = divmod(usec // 1_000_000, 60)
+    return f"{minutes} min {seconds} s"
+
+
 def relative(realtime_usec: int, now_usec: int) -> str:
     """How far away a moment is, in its largest unit: "5 min ago", "in 2 h", "just now"."""
     distance = now_usec - realtime_usec

@@ -18,6 +18,7 @@ from oomslice.plan.channel import FEATURES, CoreState
 from oomslice.policy.model import Policy, PolicyUnit
 from oomslice.policy.rank import rank
 from oomslice.settings.model import SETTING_KEYS, Problem, format_usec
+from oomslice.settings.steps import format_actions
 
 OUTSIDE = ffi.string(lib.oomslice_verdict_text(lib.OOMSLICE_VERDICT_OUTSIDE)).decode()
 DECISIONS_DEFAULT = 100
@@ -171,7 +172,12 @@ def _listed(unit: PolicyUnit) -> SliceRow:
         "protected": unit.protected or unit.self_,
         "candidate": unit.candidate,
         "priority_origin": unit.priority_origin,
+        "actions": "" if unit.taken_with else _ladder(unit),
     }
+
+
+def _ladder(unit: PolicyUnit) -> str:
+    return format_actions(unit.ladder) or "kill"
 
 
 def _described(unit: PolicyUnit) -> dict[str, Any]:
@@ -188,8 +194,11 @@ def _described(unit: PolicyUnit) -> dict[str, Any]:
         "LeftToSystemdOomd": unit.left_to_oomd,
         "DryRun": unit.dry_run,
         "NeedDaemonReload": unit.need_daemon_reload,
-        "Actions": " ".join(str(step) for step in settings.actions or ()) or "kill",
-        "KillScope": settings.kill_scope.value if settings.kill_scope else "unit",
+        "Actions": _ladder(unit),
+        "ActionsOrigin": unit.ladder_origin,
+        "KillScope": unit.kill_scope.value,
+        "KillScopeOrigin": unit.kill_scope_origin,
+        "TakenWith": unit.taken_with,
         "RankBy": settings.rank_by.value if settings.rank_by else "memory",
         "PressureTrigger": str(settings.pressure_trigger) if settings.pressure_trigger else "",
         "CooldownSec": format_usec(settings.cooldown_usec) if settings.cooldown_usec is not None else "2s",

@@ -135,7 +135,13 @@ class FixedBackend:
         self._check("slices")
         return [
             SliceRow(
-                name="-.slice", cgroup="/", priority=0, protected=False, candidate=False, priority_origin="default"
+                name="-.slice",
+                cgroup="/",
+                priority=0,
+                protected=False,
+                candidate=False,
+                priority_origin="default",
+                actions="kill",
             ),
             SliceRow(
                 name="batch.slice",
@@ -144,6 +150,7 @@ class FixedBackend:
                 protected=True,
                 candidate=True,
                 priority_origin="own",
+                actions="warn kill@2s",
             ),
         ]
 

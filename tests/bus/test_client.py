@@ -42,7 +42,15 @@ def run(bus: PrivateBus, backend: FixedBackend, body: Callable[[ManagerClient], 
 
 def test_methods_give_plain_values(bus: PrivateBus, backend: FixedBackend) -> None:
     async def body(client: ManagerClient) -> None:
-        assert (await client.call("ListSlices"))[1] == ["batch.slice", "/batch.slice", -200, True, True, "own"]
+        assert (await client.call("ListSlices"))[1] == [
+            "batch.slice",
+            "/batch.slice",
+            -200,
+            True,
+            True,
+            "own",
+            "warn kill@2s",
+        ]
         assert await client.call("GetSlice", "batch.slice") == {
             "priority": -200,
             "protect": True,

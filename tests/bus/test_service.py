@@ -82,7 +82,7 @@ def test_introspect_shows_every_member_with_argument_names_and_types(bus: Privat
         for item in manager.findall("method")
     }
     assert methods == {
-        "ListSlices": [("slices", "a(ssibbs)", "out")],
+        "ListSlices": [("slices", "a(ssibbss)", "out")],
         "GetSlice": [("name", "s", "in"), ("settings", "a{sv}", "out")],
         "ListDecisions": [
             ("since_usec", "t", "in"),
@@ -126,7 +126,10 @@ def test_tree_leads_from_the_root_to_the_object(bus: PrivateBus, backend: FixedB
 
 def test_list_slices(bus: PrivateBus, backend: FixedBackend) -> None:
     assert run_call(bus, backend, "ListSlices") == [
-        [["-.slice", "/", 0, False, False, "default"], ["batch.slice", "/batch.slice", -200, True, True, "own"]]
+        [
+            ["-.slice", "/", 0, False, False, "default", "kill"],
+            ["batch.slice", "/batch.slice", -200, True, True, "own", "warn kill@2s"],
+        ]
     ]
 
 
@@ -344,7 +347,15 @@ def test_values_that_do_not_fit_are_an_internal_error(bus: PrivateBus, backend: 
     assert "internal error" in run_error(bus, backend, "call", *rig.MANAGER, "ListSlices")
     backend.fail.clear()
     backend.slices = lambda: [  # type: ignore[method-assign]
-        {"name": "a", "cgroup": "b", "priority": 1 << 40, "protected": False, "candidate": True, "priority_origin": ""}
+        {
+            "name": "a",
+            "cgroup": "b",
+            "priority": 1 << 40,
+            "protected": False,
+            "candidate": True,
+            "priority_origin": "",
+            "actions": "",
+        }
     ]
     assert "internal error" in run_error(bus, backend, "call", *rig.MANAGER, "ListSlices")
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from dataclasses import fields
 from datetime import UTC
 from typing import Any
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from oomslice.cli import answers, decisions, explain, show, slices, status
 from oomslice.cli.failure import CommandFailure
 from oomslice.cli.text import Terminal, display_width
-from oomslice.decisions.record import Candidate, Decision
+from oomslice.decisions.record import Candidate, Decision, StepTaken
 
 MIB = 1024**2
 START = 1_763_719_200_500_000  # 2025-11-21 10:00:00.500 UTC
@@ -110,6 +112,61 @@ def test_what_did_not_happen_has_no_time() -> None:
     assert "not back by the deadline" in text
 
 
+LADDER = dataclasses.replace(
+    DECISION,
+    outcome="relieved",
+    step="freeze",
+    steps=(
+        StepTaken("warn", "done", "", 0, 0, 7_000_500, 7_000_600, 300 * MIB, 300 * MIB),
+        StepTaken("purge", "failed", "/run/cache", 0, 2, 7_001_000, 7_002_000, 300 * MIB, 300 * MIB),
+        StepTaken("reclaim", "late", "", 64 * MIB, 0, 7_002_000, 9_002_000, 300 * MIB, 280 * MIB),
+        StepTaken("throttle", "done", "", 80, 0, 9_500_000, 9_500_100, 280 * MIB, 280 * MIB, 22_500_000),
+        StepTaken("freeze", "done", "", 0, 0, 10_000_000, 10_000_010, 280 * MIB, 280 * MIB),
+    ),
+)
+
+
+def test_show_has_a_line_for_each_step_with_effect_and_times() -> None:
+    lines = shown(LADDER).splitlines()
+    head = next(number for number, line in enumerate(lines) if line.startswith("STEP  "))
+    rows = [re.split("  +", line.strip()) for line in lines[head : head + 6]]
+    assert rows == [
+        ["STEP", "BEGUN AFTER", "TOOK", "MEMORY", "LESS", "RESULT", "UNDONE"],
+        ["warn", "0.5 ms", "0.1 ms", "300 MiB", "0 B", "done", "-"],
+        ["purge:/run/cache", "1.0 ms", "1.0 ms", "300 MiB", "0 B", "failed: No such file or directory", "-"],
+        ["reclaim of 64 MiB", "2.0 ms", "2.0 s", "300 MiB", "20 MiB", "late: not finished in its time", "-"],
+        ["throttle to 80 %", "2.5 s", "0.1 ms", "280 MiB", "0 B", "done", "after 13.0 s"],
+        ["freeze", "3.0 s", "0.0 ms", "280 MiB", "0 B", "done", "still in force"],
+    ]
+    assert "relieved: the shortage was over before the end of the ladder" in shown(LADDER)
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"outcome": "freed"}, "ended with the unit"),
+        ({"outcome": "held"}, "still in force"),
+        ({"boot_id": "a" * 32}, "ended with that boot"),
+        ({"steps": (dataclasses.replace(LADDER.steps[4], undo_error=5),)}, "still in force (Input/output error)"),
+        ({"steps": (dataclasses.replace(LADDER.steps[4], result="unavailable"),)}, "unavailable: nobody is there for"),
+    ],
+)
+def test_show_says_whether_a_step_is_still_in_force(values: dict[str, Any], text: str) -> None:
+    assert text in shown(dataclasses.replace(LADDER, **values))
+
+
+def test_a_kill_alone_needs_no_table_of_steps() -> None:
+    assert "BEGUN AFTER" not in shown(dataclasses.replace(DECISION, steps=(StepTaken("kill", "done"),)))
+    assert "BEGUN AFTER" not in shown(DECISION)
+
+
+def test_show_says_scope_and_what_was_unusual() -> None:
+    text = shown(dataclasses.replace(DECISION, kill_scope="subtree", flags=("restarting", "watchdog")))
+    assert "Kill scope: subtree (with all units below it)" in text
+    assert "came back again and again" in text and "the watchdog acted" in text
+    assert "Kill scope" not in shown(DECISION)
+
+
 def test_a_pressure_trigger_is_shown_as_it_was_written() -> None:
     text = shown(changed(trigger="pressure", pressure="some 150ms/1s", domain="batch.slice"))
     assert "PressureTrigger=some 150ms/1s fired" in text
@@ -168,6 +225,21 @@ def test_show_needs_no_field_but_survives_all_missing() -> None:
 TEXT = st.text(max_size=30)
 NUMBER = st.integers(min_value=0, max_value=2**64 - 1)
 CANDIDATES = st.lists(st.tuples(TEXT, NUMBER, st.integers(-1000, 1000), NUMBER, TEXT), max_size=5)
+STEPS_TAKEN = st.lists(
+    st.fixed_dictionaries(
+        {
+            "step": TEXT | st.sampled_from(["kill", "freeze", "throttle", "reclaim", "purge"]),
+            "result": TEXT | st.sampled_from(["done", "failed"]),
+            "argument": TEXT,
+            "error": st.integers(0, 2**31 - 1),
+            "undo_error": st.integers(0, 2**31 - 1),
+            **dict.fromkeys(
+                ("amount", "begin_usec", "end_usec", "memory_before", "memory_after", "undone_usec"), NUMBER
+            ),
+        }
+    ),
+    max_size=12,
+)
 
 
 @given(
@@ -178,6 +250,7 @@ CANDIDATES = st.lists(st.tuples(TEXT, NUMBER, st.integers(-1000, 1000), NUMBER, 
             if field.type in ("str", "int")
         }
         | {"error": st.integers(0, 2**31 - 1), "pids": st.lists(st.integers(1, 2**31 - 1)), "candidates": CANDIDATES}
+        | {"steps": STEPS_TAKEN, "flags": st.lists(TEXT)}
     )
 )
 def test_no_record_breaks_show_or_the_terminal(values: dict[str, Any]) -> None:
@@ -212,6 +285,18 @@ def test_explain_names_the_choice_and_a_reason_for_each() -> None:
     assert "holds other units" in explain.render(answers.explanation(DOMAINS), TERMINAL, everything=True)
 
 
+def test_explain_says_what_would_be_done_to_the_choice() -> None:
+    domains = answers.explanation(DOMAINS)
+    assert "What would be done" not in explain.render(domains, TERMINAL)
+    domains[0] |= {"actions": "warn freeze@2s", "actions_origin": "inherited from low.slice", "kill_scope": "subtree"}
+    text = explain.render(domains, TERMINAL)
+    assert "What would be done: warn freeze@2s (inherited from low.slice)." in text
+    assert "It would be taken as a whole." in text
+    domains[0] |= {"actions": "kill", "actions_origin": "default", "kill_scope": "process"}
+    text = explain.render(domains, TERMINAL)
+    assert "What would be done" not in text and "Only its largest process would be killed." in text
+
+
 def test_explain_of_one_domain() -> None:
     domains = answers.explanation(DOMAINS)
     assert [domain["domain"] for domain in explain.select(domains, "empty.slice")] == ["empty.slice"]
@@ -230,12 +315,12 @@ def test_explain_shows_pages_for_refaults() -> None:
 
 
 UNITS = [
-    ("-.slice", "/", 0, False, False, "default"),
-    ("low.slice", "/low.slice", -200, False, False, "own"),
-    ("hog.service", "/low.slice/hog.service", -200, False, True, "inherited from low.slice"),
-    ("system.slice", "/system.slice", 0, False, False, "default"),
-    ("sshd.service", "/system.slice/sshd.service", 0, True, True, "rule ssh*.service"),
-    ("stray.scope", "/gone.slice/stray.scope", 5, False, True, "own"),
+    ("-.slice", "/", 0, False, False, "default", "kill"),
+    ("low.slice", "/low.slice", -200, False, False, "own", "warn kill@2s"),
+    ("hog.service", "/low.slice/hog.service", -200, False, True, "inherited from low.slice", "warn kill@2s"),
+    ("system.slice", "/system.slice", 0, False, False, "default", "kill"),
+    ("sshd.service", "/system.slice/sshd.service", 0, True, True, "rule ssh*.service", ""),
+    ("stray.scope", "/gone.slice/stray.scope", 5, False, True, "own", "kill"),
 ]
 
 
@@ -253,13 +338,20 @@ def test_slices_are_a_tree_by_cgroup() -> None:
     assert "6 units, 2 of them can be chosen" in text
 
 
+def test_slices_say_the_ladder_of_each_unit_that_has_one() -> None:
+    lines = slices.render(answers.slices(UNITS), TERMINAL).splitlines()
+    assert lines[0].split()[-1] == "ACTIONS"
+    assert lines[3].endswith("inherited from low.slice  warn kill@2s")
+    assert lines[5].endswith("  -"), "it goes with another"
+
+
 def test_the_tree_is_ascii_where_the_locale_is() -> None:
     text = slices.render(answers.slices(UNITS), Terminal(unicode=False))
     assert text.isascii()
     assert "| `-hog.service" in text
 
 
-@given(st.lists(st.tuples(TEXT, st.text(alphabet="/ab", max_size=8), NUMBER, st.booleans(), st.booleans(), TEXT)))
+@given(st.lists(st.tuples(TEXT, st.text(alphabet="/ab", max_size=8), NUMBER, st.booleans(), st.booleans(), TEXT, TEXT)))
 def test_every_unit_stands_in_the_tree_once_whatever_the_paths(rows: list[tuple[Any, ...]]) -> None:
     units = answers.slices(rows)
     placed = [unit for unit, _ in slices.tree(units, TERMINAL)]
