@@ -136,7 +136,6 @@ static void throttle(struct oomslice_step_run *run, uint64_t percent, uint64_t n
                 return;
         }
         limit = current / 100 * percent & ~PAGE_MASK;
-        run->step.amount = limit;
         if (before <= limit || oomslice_undo_has(run->victim_id, OOMSLICE_STEP_THROTTLE)) {
                 end(run, OOMSLICE_RESULT_NEEDLESS, 0, now_us);
                 return;

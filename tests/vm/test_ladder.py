@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Ladders: what comes before a kill, what is undone afterwards, and that nobody is ever left standing still."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from .lab import HOG, Lab
+
+CGROUP = "/sys/fs/cgroup/jail.slice/jailed.service"
+
+
+def jail(lab: Lab, actions: str, *settings: str, limits: str = "MemoryHigh=120M\nMemorySwapMax=0") -> None:
+    """A slice that stalls above its limit and handles that itself, with the ladder of whatever is in it."""
+    lab.write("/etc/systemd/system/jail.slice", f"[Slice]\n{limits}\n")
+    lab.drop_in("jail.slice", "\n".join(["PressureTrigger=some 100ms/1s", f"Actions={actions}", *settings]))
+    lab.daemon_reload()
+
+
+def grow(lab: Lab, max_mb: int = 160, rate: int = 60, **properties: str) -> None:
+    """Starts what is in the jail, and lets it grow beyond the limit once the plan has it."""
+    lab.start_hog("jailed", rate=rate, max_mb=max_mb, slice="jail.slice", wait_for="go", **properties)
+    lab.wait_planned(jailed=0)
+    lab.go()
+
+
+def steps(decision: dict[str, Any]) -> list[tuple[str, str]]:
+    """Name and result of each step."""
+    return [(step["step"], step["result"]) for step in decision["steps"]]
+
+
+def frozen(lab: Lab, path: str = CGROUP) -> bool:
+    return "frozen 1" in lab.machine.check(f"cat {path}/cgroup.events")
+
+
+def the_decision(lab: Lab, outcome: str) -> dict[str, Any]:
+    """The oldest decision about the jailed unit with this outcome; waits for it."""
+
+    def find() -> dict[str, Any] | None:
+        return next((one for one in lab.decisions() if one["outcome"] == outcome), None)
+
+    return lab.machine.wait_for(f'a decision that ends as "{outcome}"', find, 90, 0.5)  # type: ignore[return-value]
+
+
+@pytest.mark.both_kernels
+def test_frozen_while_the_pressure_lasts_and_thawed_when_it_is_calm(lab: Lab) -> None:
+    jail(lab, "warn freeze kill@120s")
+    lab.start_service("outsider", 50)
+    grow(lab)
+    lab.machine.wait_for("it stands still", lambda: frozen(lab), 60)
+    decision = the_decision(lab, "relieved")
+    assert decision["victim"] == "jailed.service" and decision["domain"] == "jail.slice"
+    assert [name for name, _result in steps(decision)] == ["warn", "freeze"]
+    assert steps(decision)[1] == ("freeze", "done")
+    assert decision["steps"][1]["memory_before"] > 100 << 20
+    lab.machine.wait_for("it is thawed", lambda: not frozen(lab), 60)
+    undone = lab.machine.wait_for(
+        "the record says so",
+        lambda: lab.busctl("GetDecision", "s", decision["id"])["steps"][1].get("undone_usec", 0),
+        30,
+    )
+    assert undone > decision["steps"][1]["end_usec"]
+    assert lab.machine.active("jailed.service")
+    shown = lab.machine.check(f"oomslicectl show {decision['id']}")
+    assert "freeze" in shown and "relieved" in shown
+    assert lab.lives("outsider")
+    assert lab.kernel_killed() == 0
+
+
+def test_whoever_ends_the_core_the_frozen_are_thawed_and_limits_put_back(lab: Lab) -> None:
+    jail(lab, "freeze kill@600s", "CooldownSec=10min")
+    grow(lab)
+    lab.machine.wait_for("it stands still", lambda: frozen(lab), 60)
+    # Killed: a successor comes at once, and finds nobody standing still.
+    core = lab.machine.main_pid("oomslice-core.service")
+    lab.machine.check(f"kill -KILL {core}")
+    lab.machine.wait_for("it is thawed", lambda: not frozen(lab), 30)
+    lab.machine.wait_for("oomslice is back", lab.armed, 60, 0.5)
+    # The pressure is still there, so is the ladder.
+    lab.machine.wait_for("it stands still again", lambda: frozen(lab), 60)
+    lab.machine.check("systemctl stop oomslice-core.socket oomslice-core.service")
+    assert not frozen(lab) and lab.machine.active("jailed.service")
+    lab.machine.check("systemctl start oomslice-core.socket oomslice-core.service")
+
+
+def test_throttled_to_a_part_of_what_it_has_and_put_back(lab: Lab) -> None:
+    jail(lab, "throttle:80 kill@120s")
+    grow(lab, max_mb=130, MemoryHigh="400M")
+    limit = lab.machine.wait_for(
+        "its limit is lower",
+        lambda: int(value) if (value := lab.machine.check(f"cat {CGROUP}/memory.high")) != "max\n" else 0,
+        60,
+    )
+    limit = lab.machine.wait_for(
+        "its limit is lower", lambda: value if (value := high(lab)) not in (0, 400 << 20) else 0, 60
+    )
+    decision = lab.machine.wait_for("a decision", lambda: next(iter(lab.decisions()), None), 150, 0.5)
+    assert decision is not None
+    assert decision["steps"][0]["step"] == "throttle"
+    assert limit == decision["steps"][0]["memory_before"] // 100 * 80 & ~4095
+    lab.machine.check("systemctl restart oomslice-core.service")
+    assert not lab.machine.active("jailed.service") or high(lab) == 400 << 20
+
+
+def high(lab: Lab) -> int:
+    """memory.high of the jailed unit; 0 for max, or if the unit is gone."""
+    value = lab.machine.run(f"cat {CGROUP}/memory.high").out.strip()
+    return int(value) if value.isdecimal() else 0
+
+
+def test_reclaim_brings_memory_back_without_harm(lab: Lab) -> None:
+    lab.use_swap()
+    jail(lab, "reclaim:64M kill@60s", limits="MemoryHigh=120M")
+    grow(lab, max_mb=150)
+    decision = the_decision(lab, "relieved")
+    step = decision["steps"][0]
+    assert (step["step"], step["result"]) == ("reclaim", "done")
+    assert step["amount"] == 64 << 20
+    assert lab.machine.active("jailed.service")
+
+
+def test_deaf_to_sigterm_it_is_killed_at_its_time(lab: Lab) -> None:
+    jail(lab, "terminate kill@5s")
+    lab.start(
+        "jailed",
+        f"/bin/sh -c 'trap \"\" TERM; until [ -e /run/oomtest/go ]; do sleep 0.2; done; {HOG} 60 160 & wait; wait'",
+        slice="jail.slice",
+    )
+    lab.wait_planned(jailed=0)
+    lab.go()
+    lab.wait_until_dead("jailed")
+    decision = lab.decision_about("jailed")
+    assert decision["outcome"] == "freed", decision
+    assert steps(decision) == [("terminate", "done"), ("kill", "done")]
+    assert decision["steps"][1]["begin_usec"] - decision["trigger_usec"] >= 5_000_000
+    assert lab.kernel_killed() == 0
+
+
+def test_when_the_machine_itself_runs_out_nobody_waits_for_a_ladder(lab: Lab) -> None:
+    lab.drop_in("hog.service", "Priority=-100\nActions=warn throttle@2s freeze@5s terminate@10s kill@15min")
+    lab.start_service("kept", 150)
+    lab.start_hog("hog", rate=150, wait_for="go")
+    lab.wait_planned(hog=-100, kept=0)
+    lab.go()
+    lab.wait_until_dead("hog")
+    decision = lab.decision_about("hog")
+    assert decision["outcome"] == "freed", decision
+    assert steps(decision)[-1] == ("kill", "done")
+    assert lab.kernel_killed() == 0
+    assert lab.lives("kept")
+
+
+def test_only_the_largest_process_is_killed_where_that_is_the_scope(lab: Lab) -> None:
+    jail(lab, "kill", "KillScope=process", "CooldownSec=1min")
+    lab.start(
+        "jailed",
+        f"/bin/sh -c '{HOG} 60 30 & until [ -e /run/oomtest/go ]; do sleep 0.2; done; {HOG} 60 140 & wait; wait; wait'",
+        slice="jail.slice",
+    )
+    lab.wait_planned(jailed=0)
+    lab.go()
+    decision = lab.decision_about("jailed")
+    assert decision["outcome"] == "freed", decision
+    assert decision["kill_scope"] == "process"
+    assert decision["processes"] == 1
+    assert lab.machine.active("jailed.service"), "the rest of it should live"
+    assert lab.machine.check(f"wc -l < {CGROUP}/cgroup.procs").strip() == "2"
+
+
+def test_slice_that_is_taken_as_one_dies_with_all_that_is_in_it(lab: Lab) -> None:
+    lab.drop_in("pack.slice", "KillScope=subtree\nPriority=-100")
+    lab.daemon_reload()
+    lab.start_service("pack-helper", 30, slice="pack.slice")
+    lab.start_service("kept", 150)
+    lab.start_hog("pack-hog", rate=150, slice="pack.slice", wait_for="go")
+    lab.wait_planned(**{"pack.slice": -100, "kept": 0})
+    lab.go()
+    lab.wait_until_dead("pack-hog")
+    lab.wait_until_dead("pack-helper")
+    decision = lab.decision_about("pack.slice")
+    assert decision["outcome"] == "freed", decision
+    assert lab.victims() == ["pack.slice"]
+    assert lab.lives("kept")
+    assert lab.kernel_killed() == 0
+
+
+def test_files_on_a_tmpfs_outlive_whoever_wrote_them_and_the_record_says_so(lab: Lab) -> None:
+    lab.drop_in("writer.service", "Priority=-500")
+    lab.start_service("kept", 100)
+    lab.start(
+        "writer",
+        "/bin/sh -c 'until [ -e /run/oomtest/go ]; do sleep 0.2; done; mkdir -p /tmp/shm;"
+        " mount -t tmpfs -o size=2G tmpfs /tmp/shm; dd if=/dev/zero of=/tmp/shm/file bs=1M; sleep 1000'",
+    )
+    lab.wait_planned(writer=-500, kept=0)
+    try:
+        lab.go()
+        lab.wait_until_dead("writer")
+        decision = lab.decision_about("writer")
+        assert decision["outcome"] == "kept", decision
+        assert decision["bytes_freed"] < decision["victim_memory_before"] // 2
+    finally:
+        lab.machine.run("umount /tmp/shm")
+
+
+@pytest.mark.timeout(600)
+def test_unit_that_always_comes_back_loses_its_ladder(lab: Lab) -> None:
+    jail(lab, "warn kill@1s", "CooldownSec=1s")
+    lab.start(
+        "jailed",
+        f"/bin/sh -c 'until [ -e /run/oomtest/go ]; do sleep 0.2; done; exec {HOG} 150 160'",
+        slice="jail.slice",
+        Restart="always",
+        RestartSec="100ms",
+        StartLimitIntervalSec="0",
+    )
+    lab.wait_planned(jailed=0)
+    lab.go()
+    decision = lab.machine.wait_for(
+        "its ladder is cut",
+        lambda: next((one for one in lab.decisions() if "restarting" in one["flags"]), None),
+        120,
+        1,
+    )
+    assert decision is not None
+    assert steps(decision) == [("kill", "done")]
+    before = [one for one in lab.decisions() if "restarting" not in one["flags"]]
+    assert len(before) >= 3
+    assert {one["victim"] for one in lab.decisions()} == {"jailed.service"}
