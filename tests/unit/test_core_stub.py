@@ -96,3 +96,8 @@ def test_the_generator_says_how_it_is_used() -> None:
     result = subprocess.run([sys.executable, TOP / "cffi_build.py"], capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert "--inplace" in result.stderr
+
+
+def test_every_source_of_the_core_is_built() -> None:
+    listed = re.findall(r"^  '(\w+\.c)',$", (TOP / "core" / "meson.build").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(path.name for path in (TOP / "core").glob("*.c"))
