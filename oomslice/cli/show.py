@@ -351,7 +351,9 @@ def _step_name(step: Mapping[str, Any]) -> str:
     if step.get("argument"):
         return f"{name}:{clean(step['argument'])}"
     if amount:
-        return f"{name} to {amount} %" if name == "throttle" else f"{name} of {size(amount)}"
+        if name == "throttle":
+            return f"{name} to {f'{amount} %' if amount <= 100 else size(amount)}"
+        return f"{name} of {size(amount)}"
     return name
 
 

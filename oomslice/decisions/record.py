@@ -34,7 +34,7 @@ class StepTaken:
     argument: str = ""
     """path or unit, as written in Actions=; empty if there is none or it is no longer known"""
     amount: int = 0
-    """bytes of reclaim, percent of throttle, else 0"""
+    """bytes to reclaim, or that memory.high was set to by throttle; its percent if it did not come so far; else 0"""
     error: int = 0
     begin_usec: int = 0
     end_usec: int = 0

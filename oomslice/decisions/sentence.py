@@ -63,7 +63,7 @@ def step_text(step: StepTaken) -> str:
     """One step with its result: "reclaim 256.0 MiB done (12.0 MiB less)"."""
     what = step.step + (f" {step.argument}" if step.argument else "")
     if step.amount:
-        what += f" {step.amount}%" if step.step == "throttle" else f" {size(step.amount)}"
+        what += f" {amount_text(step)}"
     error = f": {os.strerror(step.error)}" if step.error else ""
     details = []
     if step.memory_before > step.memory_after and step.end_usec and step.step != "kill":
@@ -71,6 +71,11 @@ def step_text(step: StepTaken) -> str:
     if step.undone_usec:
         details.append(f"{IN_FORCE[step.step]} {duration(step.undone_usec - step.begin_usec)}, {TAKEN_BACK[step.step]}")
     return f"{what} {step.result}{error}" + (f" ({', '.join(details)})" if details else "")
+
+
+def amount_text(step: StepTaken) -> str:
+    """The amount of a step for people. A throttle that found nothing to set a limit for has the percent it was given."""
+    return f"{step.amount}%" if step.step == "throttle" and step.amount <= 100 else size(step.amount)
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -120,7 +120,7 @@ LADDER = dataclasses.replace(
         StepTaken("warn", "done", "", 0, 0, 7_000_500, 7_000_600, 300 * MIB, 300 * MIB),
         StepTaken("purge", "failed", "/run/cache", 0, 2, 7_001_000, 7_002_000, 300 * MIB, 300 * MIB),
         StepTaken("reclaim", "late", "", 64 * MIB, 0, 7_002_000, 9_002_000, 300 * MIB, 280 * MIB),
-        StepTaken("throttle", "done", "", 80, 0, 9_500_000, 9_500_100, 280 * MIB, 280 * MIB, 22_500_000),
+        StepTaken("throttle", "done", "", 210 * MIB, 0, 9_500_000, 9_500_100, 280 * MIB, 280 * MIB, 22_500_000),
         StepTaken("freeze", "done", "", 0, 0, 10_000_000, 10_000_010, 280 * MIB, 280 * MIB),
     ),
 )
@@ -135,7 +135,7 @@ def test_show_has_a_line_for_each_step_with_effect_and_times() -> None:
         ["warn", "0.5 ms", "0.1 ms", "300 MiB", "0 B", "done", "-"],
         ["purge:/run/cache", "1.0 ms", "1.0 ms", "300 MiB", "0 B", "failed: No such file or directory", "-"],
         ["reclaim of 64 MiB", "2.0 ms", "2.0 s", "300 MiB", "20 MiB", "late: not finished in its time", "-"],
-        ["throttle to 80 %", "2.5 s", "0.1 ms", "280 MiB", "0 B", "done", "after 13.0 s"],
+        ["throttle to 210 MiB", "2.5 s", "0.1 ms", "280 MiB", "0 B", "done", "after 13.0 s"],
         ["freeze", "3.0 s", "0.0 ms", "280 MiB", "0 B", "done", "still in force"],
     ]
     assert "relieved: the shortage was over before the end of the ladder" in shown(LADDER)

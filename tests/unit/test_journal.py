@@ -20,7 +20,7 @@ import pytest
 from oomslice.decisions import journal
 from oomslice.decisions.journal import MESSAGES, SEALS, JournalSender
 from oomslice.decisions.record import Decision, StepTaken, Undo
-from oomslice.decisions.sentence import duration, sentence, size
+from oomslice.decisions.sentence import duration, sentence, size, step_text
 
 CATALOG = Path(__file__).parents[2] / "units" / "oomslice.catalog"
 
@@ -297,6 +297,12 @@ def test_the_steps_of_a_ladder_are_one_readable_field(journald: Journald) -> Non
     )
     assert (entry["OOMSLICE_FLAGS"], entry["OOMSLICE_KILL_SCOPE"]) == ("restarting watchdog", "unit")
     assert Decision.from_dict(json.loads(entry["OOMSLICE_JSON"])).steps == LADDER.steps
+
+
+def test_the_amount_of_a_throttle_is_the_limit_it_set_or_the_percent_it_was_given() -> None:
+    assert step_text(StepTaken("throttle", "done", amount=210 << 20)) == "throttle 210.0 MiB done"
+    unavailable = StepTaken("throttle", "unavailable", amount=80, error=errno.ENOENT)
+    assert step_text(unavailable) == "throttle 80% unavailable: No such file or directory"
 
 
 def test_what_is_undone_is_told_with_the_fields_of_the_decision(journald: Journald) -> None:
