@@ -4,7 +4,7 @@
 
 _oomslicectl() {
         local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
-        local verbs='status slices decisions show explain verify'
+        local verbs='status slices decisions show explain verify restore'
         local verb='' word
 
         for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
@@ -23,6 +23,11 @@ _oomslicectl() {
                 return
                 ;;
         --limit)
+                return
+                ;;
+        --directory)
+                compopt -o filenames 2>/dev/null
+                mapfile -t COMPREPLY < <(compgen -d -- "$current")
                 return
                 ;;
         esac
@@ -44,6 +49,7 @@ _oomslicectl() {
                 slices) options+=' --no-legend' ;;
                 decisions) options+=' --since --limit --no-legend' ;;
                 explain) options+=' --all' ;;
+                restore) options+=' --directory' ;;
                 esac
                 mapfile -t COMPREPLY < <(compgen -W "$options" -- "$current")
                 return
@@ -53,7 +59,7 @@ _oomslicectl() {
         slices | explain)
                 mapfile -t COMPREPLY < <(compgen -W "$(_oomslicectl_units)" -- "$current")
                 ;;
-        show)
+        show | restore)
                 mapfile -t COMPREPLY < <(compgen -W "$(oomslicectl decisions --no-legend 2>/dev/null |
                         while read -r word _; do printf '%s\n' "$word"; done)" -- "$current")
                 ;;

@@ -139,7 +139,10 @@ def open_checkpoints(path: str, root: str = "/") -> int:
     if file_system(descriptor) in MEMORY_FILE_SYSTEMS:
         os.close(descriptor)
         raise CheckError("is on a tmpfs: a dump there would take the memory that it is to free", errno.EXDEV)
-    return descriptor
+    try:
+        return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def check_room(descriptor: int, needed: int) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn, Protocol, cast
 
-from oomslice.cli import decisions, explain, show, slices, status, verify
+from oomslice.cli import decisions, explain, restore, show, slices, status, verify
 from oomslice.cli.failure import EXIT_CODES, CommandFailure, Exit
 from oomslice.cli.text import Terminal
 
@@ -49,7 +49,9 @@ class Verb(Protocol):
         """Does it."""
 
 
-VERBS: tuple[Verb, ...] = tuple(cast(Verb, verb) for verb in (status, slices, decisions, show, explain, verify))
+VERBS: tuple[Verb, ...] = tuple(
+    cast(Verb, verb) for verb in (status, slices, decisions, show, explain, verify, restore)
+)
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
