@@ -38,8 +38,8 @@ deb: setup ## dist/oomslice_VERSION_ARCH.deb, built in a trixie root
 	@tools/build-deb
 
 .PHONY: bench
-bench: build ## the figures: times, memory, wakeups
-	@$(PYTHON) -m tests.bench.machine_bench
+bench: build ## the figures: times, memory, wakeups; half an hour (BENCH="--units 50 --json FILE": less, and as JSON)
+	@$(PYTHON) -m tests.bench $(BENCH)
 
 .PHONY: lint
 lint: build ## ruff, mypy, clang-format, shellcheck, systemd-analyze verify

@@ -1,11 +1,20 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What a set of samples is boiled down to, and how it is printed. Pure."""
+"""What a set of samples is boiled down to, and how it is printed. Nothing here measures."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+import sys
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+STARTED = time.monotonic()
+
+
+def say(message: str) -> None:
+    """Progress, on standard error."""
+    print(f"bench: [{time.monotonic() - STARTED:4.0f} s] {message}", file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +36,36 @@ class Figure:
             f"{max(self.samples):.4g}",
             self.goal or "-",
         )
+
+    def __str__(self) -> str:
+        if not self.samples:
+            return f"{self.name}: could not be taken"
+        _, runs, median, least, most, _ = self.row()
+        spread = f" ({least} to {most} in {runs} runs)" if len(self.samples) > 1 else ""
+        return f"{self.name}: {median.strip()}{spread}"
+
+
+@dataclass(slots=True)
+class Report:
+    """The figures of one place. Each is printed when it is taken, so that a run that is broken off says something."""
+
+    title: str
+    figures: list[Figure]
+
+    def take(self, figures: Iterable[Figure]) -> None:
+        """Add what a generator of figures yields, as it yields it."""
+        for figure in figures:
+            self.figures.append(figure)
+            print(figure, flush=True)
+
+    def complete(self) -> bool:
+        """Whether every figure could be taken."""
+        return all(figure.samples for figure in self.figures)
+
+    def plain(self) -> dict[str, object]:
+        """For JSON: all samples, not what they are boiled down to."""
+        samples = [{"name": figure.name, "unit": figure.unit, "samples": figure.samples} for figure in self.figures]
+        return {"title": self.title, "figures": samples}
 
 
 def markdown(title: str, figures: Sequence[Figure]) -> str:

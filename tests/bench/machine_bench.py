@@ -1,148 +1,187 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""`make bench`: boots the test machine with the package installed and measures there.
+"""What is measured in the test machine, with the package installed and real shortage.
 
-Figures: from trigger to signal and to memory back, locked memory of the core, memory of oomsliced, wakeups of the core
-in a minute at rest, and from `systemctl daemon-reload` to the new plan with 50 and with 1000 more units. The machine is
-emulated: its times are some twenty times those of the processor below it.
+Figures: locked memory of the core and memory of oomsliced; system calls of the core in a minute at rest; from trigger
+to signal and to memory back; from the death of the core until it is ready again; with more and more units, how long
+`systemctl daemon-reload` takes, and from its end until the core has the new plan. The machine is emulated: its times
+are some twenty times those of the processor below it. Nothing here has a bound that a slow machine could reach.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from tests.bench.figures import Figure, markdown
+from tests.bench.figures import Figure, Report, say
 from tests.vm.image import image
-from tests.vm.machine import Machine, installed_disk
+from tests.vm.lab import Lab
+from tests.vm.machine import CommandError, Machine, installed_disk
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-MANAGER = "org.oomslice1 /org/oomslice1 org.oomslice1.Manager"
+PATIENCE = 1800.0
+"""Seconds: for what must happen at some time. Reached only by something that hangs."""
 HOG = "/opt/vmtest/hog 400 4000"
+BATCH = 50
+"""How many units are started in one go: each go is a line of progress."""
+TEMPLATE = "/run/systemd/system/bench@.service"
+RELOAD = """
+busctl --system --json=short monitor \
+    --match "type='signal',member='Reloading',path='/org/freedesktop/systemd1'" \
+    --match "type='signal',member='PropertiesChanged',path='/org/oomslice1'" > /tmp/monitor & monitor=$!
+sleep 3
+echo $(date +%s%N); systemctl daemon-reload; echo $(date +%s%N)
+# The daemon tells of each plan that the core has taken. The first one with the new priority is the one to wait for.
+seen=0 plan=0
+while [ $plan = 0 ]; do
+    now=$(grep -c '"State"' /tmp/monitor)
+    if [ "$now" -gt "$seen" ]; then
+        seen=$now
+        busctl --system call org.oomslice1 /org/oomslice1 org.oomslice1.Manager GetSlice s bench@1.service |
+            grep -q '"Priority" i PRIORITY ' && plan=$now
+    fi
+    sleep 0.05
+done
+kill $monitor
+grep -n '"member":"Reloading"' /tmp/monitor | tail -n 1
+grep '"State"' /tmp/monitor | sed -n "${plan}p"
+"""
+"""Prints when daemon-reload was called and when it was over, systemd's last Reloading signal, that of the new plan."""
 
 
-def say(message: str) -> None:
-    """Progress, on standard error."""
-    print(f"bench: {message}", file=sys.stderr, flush=True)
+def sizes(machine: Machine) -> Iterator[Figure]:
+    """What the two processes hold."""
+    core = machine.main_pid("oomslice-core.service")
+    status = machine.check(f"cat /proc/{core}/status")
+    locked = int(re.findall(r"^VmLck:\s+(\d+)", status, re.M)[0]) / 1024
+    yield Figure("locked memory of oomslice-core", "MiB", (locked,), "at most 1.5")
+    daemon = int(machine.check("cat /sys/fs/cgroup/oomslice.slice/oomsliced.service/memory.current")) / 2**20
+    yield Figure("memory.current of oomsliced and its worker", "MiB", (daemon,))
+    pids = machine.check("cat /sys/fs/cgroup/oomslice.slice/oomsliced.service/cgroup.procs").split()
+    pss = sum(int(machine.check(f"awk '/^Pss:/{{print $2}}' /proc/{pid}/smaps_rollup")) for pid in pids) / 1024
+    yield Figure("PSS of oomsliced and its worker", "MiB", (pss,))
 
 
-def decisions(machine: Machine, runs: int) -> list[Figure]:
+def wakeups(machine: Machine) -> Iterator[Figure]:
+    """System calls of all of the core's threads in a minute in which nothing happens."""
+    say("a minute of rest")
+    core = machine.main_pid("oomslice-core.service")
+    machine.run("sync; sleep 20")
+    # Attaching interrupts the calls that the threads are in, and the end does so again; what counts is between.
+    trace = machine.check(
+        f"strace -f -qq -o /tmp/rest -p {core} >/dev/null 2>&1 & tracer=$!; sleep 5; wc -l < /tmp/rest; sleep 60;"
+        " cat /tmp/rest; kill $tracer",
+        timeout=PATIENCE,
+    ).splitlines()
+    before, lines = int(trace[0]), trace[1:]
+    if before:
+        yield Figure("system calls of oomslice-core in a minute at rest", "", (float(len(lines) - before),), "0")
+    else:
+        say("strace did not see the core")
+        yield Figure("system calls of oomslice-core in a minute at rest", "", ())
+
+
+def storms(machine: Machine, runs: int) -> Iterator[Figure]:
     """Kills the same hog again and again and reads the times from the records."""
     signal: list[float] = []
     back: list[float] = []
     for run in range(runs):
         say(f"storm {run + 1} of {runs}")
-        before = len(_listed(machine))
+        lab = Lab(machine)
+        lab.settle()
         machine.start_service("hog", HOG, slice="low.slice")
-        machine.wait_for("a decision", lambda before=before: len(_listed(machine)) > before, 120)  # type: ignore[misc]
-        record = json.loads(machine.check("oomslicectl show --json"))
-        if record["victim"] != "hog.service" or not record["memory_back_usec"]:
+        record = lab.decision_about("hog", timeout=PATIENCE)
+        machine.run("systemctl reset-failed hog.service; sync")
+        if record["outcome"] != "freed":
             say(f"not counted: {record['victim']} {record['outcome']}")
             continue
         signal.append((record["signal_usec"] - record["trigger_usec"]) / 1000)
         back.append((record["memory_back_usec"] - record["trigger_usec"]) / 1000)
-        machine.run("systemctl reset-failed hog.service; sync; sleep 2")
-    return [
-        Figure("trigger to signal", "ms", tuple(signal)),
-        Figure("trigger to memory back", "ms", tuple(back)),
-    ]
+    yield Figure("trigger to signal", "ms", tuple(signal), "at most 5")
+    yield Figure("trigger to memory back", "ms", tuple(back))
 
 
-def sizes(machine: Machine) -> list[Figure]:
-    """What the two processes hold."""
-    core = machine.main_pid("oomslice-core.service")
-    status = machine.check(f"cat /proc/{core}/status")
-    locked = int(re.findall(r"^VmLck:\s+(\d+)", status, re.M)[0]) / 1024
-    daemon = int(machine.check("cat /sys/fs/cgroup/oomslice.slice/oomsliced.service/memory.current")) / 2**20
-    pids = machine.check("cat /sys/fs/cgroup/oomslice.slice/oomsliced.service/cgroup.procs").split()
-    pss = sum(int(machine.check(f"awk '/^Pss:/{{print $2}}' /proc/{pid}/smaps_rollup")) for pid in pids) / 1024
-    return [
-        Figure("locked memory of oomslice-core", "MiB", (locked,), "at most 1.5"),
-        Figure("memory.current of oomsliced and its worker", "MiB", (daemon,)),
-        Figure("PSS of oomsliced and its worker", "MiB", (pss,)),
-    ]
-
-
-def wakeups(machine: Machine) -> list[Figure]:
-    """System calls of all of the core's threads in a minute in which nothing happens."""
-    say("a minute of rest")
-    core = machine.main_pid("oomslice-core.service")
-    machine.run("sleep 20")
-    trace = machine.run(
-        f"timeout 60 strace -f -o /tmp/rest -e trace=all -p {core}; grep -c returned= /tmp/rest; cat /tmp/rest", 120
-    )
-    calls = [line for line in trace.out.splitlines() if re.match(r"\d+ +\w+\(.*\) += ", line)]
-    return [Figure("system calls of oomslice-core in a minute at rest", "", (float(len(calls)),), "0")]
-
-
-def reloads(machine: Machine, units: int, runs: int) -> list[Figure]:
-    """From the call of daemon-reload until the core has the plan made after it."""
-    say(f"{units} more units")
-    machine.put(
-        "/run/systemd/system/bench@.service",
-        "[Service]\nExecStart=/usr/bin/sleep infinity\nSlice=bench.slice\n[X-OOMSlice]\nPriority=7\n",
-    )
-    machine.check(f"systemctl daemon-reload && systemctl start $(seq -f 'bench@%g.service' {units})", timeout=900)
-    machine.run("sleep 15")
-    times: list[float] = []
+def restarts(machine: Machine, runs: int) -> Iterator[Figure]:
+    """From SIGKILL for the core until it says that its plan is in force and its triggers are armed."""
+    say("the core dies and comes back")
+    seconds: list[float] = []
     for _ in range(runs):
         out = machine.check(
-            "timeout 60 busctl --system --json=short monitor --match "
-            "\"type='signal',path='/org/oomslice1',member='PropertiesChanged'\" > /tmp/monitor & sleep 3; "
-            "date +%s%N; systemctl daemon-reload; for i in $(seq 100); do sleep 0.3; "
-            "grep -q Carriers /tmp/monitor && break; done; kill %1; head -n 1 /tmp/monitor",
-            timeout=120,
+            "core=$(systemctl show -P MainPID oomslice-core.service); cut -d' ' -f1 /proc/uptime; kill -KILL $core;"
+            " until [ $(systemctl show -P MainPID oomslice-core.service) != $core ] &&"
+            " systemctl is-active --quiet oomslice-core.service; do sleep 0.2; done;"
+            " systemctl show -P ActiveEnterTimestampMonotonic oomslice-core.service",
+            timeout=PATIENCE,
         )
-        started, _, message = out.strip().partition("\n")
-        if message:
-            told = json.loads(message.splitlines()[0])["timestamp-realtime"] / 1000
-            times.append(told - int(started) / 1e6)
-        machine.run("sleep 5")
-    machine.check("systemctl stop bench.slice", timeout=300)
-    return [Figure(f"daemon-reload to the new plan, {units} more units", "ms", tuple(times))]
+        killed, ready = out.split()
+        seconds.append(int(ready) / 1e6 - float(killed))
+        machine.wait_for("oomslice is armed", Lab(machine).armed, PATIENCE, 0.5)
+    yield Figure("core killed to core ready with its plan", "s", tuple(seconds), "at most 1")
 
 
-def _listed(machine: Machine) -> list[str]:
-    out = machine.check(f"busctl --system --json=short call {MANAGER} ListDecisions tu 0 1000")
-    return [row[0] for row in json.loads(out)["data"][0]]
+def reloads(machine: Machine, units: int, running: int, runs: int) -> Iterator[Figure]:
+    """How long daemon-reload takes with so many units more than the machine's own, and from its end to the new plan."""
+    _set_priority(machine, 0)
+    for first in range(running + 1, units + 1, BATCH):
+        last = min(first + BATCH - 1, units)
+        say(f"starting units {first} to {last} of {units}")
+        machine.check(f"systemctl start $(seq -f 'bench@%g.service' {first} {last})", timeout=PATIENCE)
+    reload: list[float] = []
+    planned: list[float] = []
+    for run in range(runs):
+        priority = run + (501 if running else 1)  # another one than any before
+        _set_priority(machine, priority)
+        machine.wait_for("oomslice is armed", Lab(machine).armed, PATIENCE, 1)
+        machine.run("sleep 10")
+        out = machine.check(RELOAD.replace("PRIORITY", str(priority)), timeout=PATIENCE).splitlines()
+        told = [json.loads(line[line.index("{") :])["timestamp-realtime"] * 1000 for line in out[2:4]]
+        if len(told) < 2:
+            say(f"not counted: {out}")
+            continue
+        called, returned = int(out[0]), int(out[1])
+        reload.append((returned - called) / 1e6)
+        planned.append((told[1] - told[0]) / 1e6)
+        say(f"reload {run + 1} of {runs}: {reload[-1]:.0f} ms, then {planned[-1]:.0f} ms to the new plan")
+    yield Figure(f"systemctl daemon-reload by itself, {units} more units", "ms", tuple(reload))
+    yield Figure(f"end of daemon-reload to the new plan in force, {units} more units", "ms", tuple(planned))
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Returns 0 if every figure could be taken."""
-    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("package", type=Path, help="the .deb to measure")
-    parser.add_argument("--runs", type=int, default=5, help="storms and reloads (default: %(default)s)")
-    parser.add_argument("--kernel", help="short version (default: the oldest of the image)")
-    parser.add_argument("--units", type=int, nargs="*", default=[50, 1000])
-    parser.add_argument("--json", type=Path, help="write the samples there, too")
-    options = parser.parse_args(arguments)
+def _set_priority(machine: Machine, priority: int) -> None:
+    machine.put(
+        TEMPLATE,
+        f"[Service]\nExecStart=/usr/bin/sleep infinity\nSlice=bench.slice\n[X-OOMSlice]\nPriority={priority}\n",
+    )
+
+
+def measure(
+    report: Report, package: Path, kernel: str | None, runs: int, units: Sequence[int], taken: Callable[[], None]
+) -> None:
+    """All figures into `report`; calls `taken` after each part. `kernel` is a short version, None for the oldest."""
     base = image(say)
-    kernel = options.kernel or base.kernels[0]
-    disk = installed_disk(base, options.package, say)
-    say("booting")
-    with Machine(base, kernel, disk=disk, memory_mb=2048) as machine:
-        machine.put("/etc/systemd/system/low.slice.d/50-oomslice.conf", "[X-OOMSlice]\nPriority=-200\n")
-        machine.check("systemctl daemon-reload")
-        figures = [*wakeups(machine), *sizes(machine), *decisions(machine, options.runs)]
-        for units in options.units:
-            figures += reloads(machine, units, options.runs)
+    disk = installed_disk(base, package, say)
+    say("booting (after whoever has the machine now)")
+    with Machine(base, kernel or base.kernels[0], disk=disk, memory_mb=2048) as machine:
         system = machine.check(
             ". /etc/os-release; "
             "echo $PRETTY_NAME, Linux $(uname -r), systemd $(systemctl --version | awk 'NR==1{print $2}')"
-        )
-    print(
-        markdown(
-            f"{options.package.name} in an emulated machine: {system.strip()}, 2 processors, 2 GiB, no swap", figures
-        )
-    )
-    if options.json:
-        samples = [{"name": figure.name, "unit": figure.unit, "samples": figure.samples} for figure in figures]
-        options.json.write_text(json.dumps({"machine": system.strip(), "figures": samples}, indent=2) + "\n")
-    return 0 if all(figure.samples for figure in figures) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+        ).strip()
+        report.title = f"{package.name} in an emulated machine: {system}, 2 processors, 2 GiB, no swap"
+        say(report.title)
+        machine.put("/etc/systemd/system/low.slice.d/50-oomslice.conf", "[X-OOMSlice]\nPriority=-200\n")
+        machine.check("systemctl daemon-reload", timeout=PATIENCE)
+        parts = {
+            "rest": wakeups(machine),
+            "sizes": sizes(machine),
+            "storms": storms(machine, runs),
+            "restarts": restarts(machine, runs),
+        }
+        for before, more in zip([0, *units], units, strict=False):
+            parts[f"reloads with {more} units"] = reloads(machine, more, before, runs)
+        for name, part in parts.items():
+            try:
+                report.take(part)
+            except CommandError as error:
+                # The other figures are worth having all the same.
+                say(str(error))
+                report.take([Figure(f"(broken off: {name})", "", ())])
+            taken()

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.bench.figures import Figure
@@ -62,6 +63,8 @@ def _hold(tree: Tree, cgroup: Path, size: int) -> None:
     tree.children.append(child)
 
 
-def figures(runs: int) -> list[Figure]:
-    """All of them; none on a machine without cgroup v2."""
-    return [*kills(runs, processes=1), *kills(runs, processes=80), *kills(runs, processes=1, hold_mb=1024)]
+def figures(runs: int) -> Iterator[Figure]:
+    """All of them, as they are taken; none on a machine without cgroup v2."""
+    yield from kills(runs, processes=1)
+    yield from kills(runs, processes=80)
+    yield from kills(runs, processes=1, hold_mb=1024)
