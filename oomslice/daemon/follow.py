@@ -53,12 +53,18 @@ async def follow_units(changed: Callable[..., None]) -> None:
 async def _follow(changed: Callable[..., None]) -> None:
     connection = await Connection.open()
     active: dict[str, Any] = {}
+    reloading = False
 
     def heard(message: Incoming) -> None:
+        nonlocal reloading
         if message.member == "Reloading":
-            # True at the start, false when the new state is there.
-            if message.body() == [False]:
+            # True at the start, false when the new state is there. In between PID 1 does not answer, and a plan begun
+            # then would only keep the one waiting that is to come.
+            reloading = message.body() == [True]
+            if not reloading:
                 changed(full=True)
+        elif reloading:
+            pass
         elif message.member in ("UnitNew", "UnitRemoved"):
             if str(message.body()[1]).endswith(WITH_CGROUP):
                 active.pop(message.body()[1], None)
