@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,23 +114,64 @@ def check(names: Sequence[str]) -> Report:
     installed = read_configuration(problems=unreadable)
     together = [*installed, *(file for file in yaml if file not in installed)]
     configuration, _ = parse_configuration(together)
-    problems = verify_configuration(together)
+    problems = [*verify_configuration(together), *_machine_problems_of(configuration)]
+    place = {file: number for number, (file, _) in enumerate(together)}
+    problems.sort(key=lambda problem: (place.get(problem.source.file, -1), problem.source.line))
     if not names:
         report.add(installed, [*unreadable, *problems])
     # Of the installed files only their tiers are of interest when something else was asked about.
     report.add(yaml, [problem for problem in problems if problem.source.file in dict(yaml)])
     for file in given:
         if file not in yaml:
-            _check_unit_files([file], configuration, report)
+            _check_unit_files([file], configuration, report, None)
     if units or not names:
         _check_units(units, configuration, report)
     return report
 
 
-def _check_unit_files(files: Sequence[tuple[str, str]], configuration: Configuration, report: Report) -> None:
+def _machine_problems_of(configuration: Configuration) -> Iterator[Problem]:
+    """What this machine stands against in the YAML: a reserve too large for it, and steps that it would refuse."""
+    from oomslice.actions.verify import machine_problems
+    from oomslice.cgroups.tree import CgroupTree
+    from oomslice.errors import CgroupError
+    from oomslice.settings.configuration import with_possible_reserve
+    from oomslice.settings.keys import YAML_KEY_OF
+
+    with contextlib.suppress(CgroupError):
+        yield from with_possible_reserve(configuration.limits, CgroupTree().memory().total)[1]
+    for name, settings in configuration.tiers.items():
+        yield from machine_problems(settings, f"tiers.{name}", YAML_KEY_OF)
+    for rule in configuration.rules:
+        yield from machine_problems(rule.settings, "rules", YAML_KEY_OF)
+
+
+def _check_unit_files(
+    files: Sequence[tuple[str, str]], configuration: Configuration, report: Report, unit: Unit | None
+) -> None:
+    from oomslice.actions.verify import machine_problems
+    from oomslice.settings.keys import UNIT_FILE_KEY_OF
+    from oomslice.settings.unitfile import SECTION as UNIT_FILE_SECTION
+    from oomslice.settings.unitfile import parse_unit_files
     from oomslice.settings.verify import verify_unit_files
 
-    report.add(files, verify_unit_files(files, configuration))
+    problems = list(verify_unit_files(files, configuration))
+    settings, _ = parse_unit_files(files)
+    problems += machine_problems(settings, UNIT_FILE_SECTION, UNIT_FILE_KEY_OF, needed=_memory(unit))
+    report.add(files, problems)
+
+
+def _memory(unit: Unit | None) -> int:
+    """What a dump of the unit would have to hold; 0 if it does not run."""
+    from oomslice.cgroups.tree import CgroupTree
+    from oomslice.errors import CgroupError
+
+    if unit is None or not unit.control_group:
+        return 0
+    try:
+        usage = CgroupTree().usage(unit.control_group)
+    except CgroupError:
+        return 0
+    return usage.current + usage.swap
 
 
 def _check_units(names: Sequence[str], configuration: Configuration, report: Report) -> None:
@@ -139,7 +181,7 @@ def _check_units(names: Sequence[str], configuration: Configuration, report: Rep
         files, problems = read_unit_files(unit)
         if names or any(SECTION in text for _, text in files):
             report.add(files, problems)
-            _check_unit_files(files, configuration, report)
+            _check_unit_files(files, configuration, report, unit)
 
 
 def named_unit(name: str, command: Sequence[str] = ("systemctl",)) -> Unit:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from oomslice.actions.verify import purge_problems
 from oomslice.cgroups.model import Cgroup, Usage
 from oomslice.cgroups.tree import CgroupTree
 from oomslice.errors import CgroupError, OomsliceError
@@ -16,8 +17,9 @@ from oomslice.plan.encode import encode
 from oomslice.policy.effective import effective
 from oomslice.policy.model import Policy
 from oomslice.settings.configuration import parse_configuration, with_possible_reserve
+from oomslice.settings.keys import UNIT_FILE_KEY_OF, YAML_KEY_OF
 from oomslice.settings.model import Configuration, Problem, RankBy, Severity, UnitSettings
-from oomslice.settings.unitfile import parse_unit_files
+from oomslice.settings.unitfile import SECTION, parse_unit_files
 from oomslice.units.client import UnitsClient
 from oomslice.units.files import read_configuration, read_unit_files
 from oomslice.units.model import Unit, UnitSnapshot
@@ -72,6 +74,9 @@ class Planner:
         if not broken or not self._configured:
             self.configuration = configuration
             self._configured = True
+        # What this machine refuses of it is no reason to keep an older one: the rest of it holds.
+        for settings in (*self.configuration.tiers.values(), *(rule.settings for rule in self.configuration.rules)):
+            self._configuration_problems += tuple(purge_problems(settings, "", YAML_KEY_OF))
 
     async def prepare(self, *, full: bool) -> Prepared:
         """Asks systemd for its units and makes the next plan. Raises UnitsError, CgroupError or PlanError."""
@@ -166,7 +171,8 @@ class Planner:
             if known is None or known[0] != key:
                 files, unreadable = read_unit_files(unit)
                 parsed, found = parse_unit_files(files)
-                known = (key, parsed, (*unreadable, *found))
+                refused = purge_problems(parsed, SECTION, UNIT_FILE_KEY_OF)
+                known = (key, parsed, (*unreadable, *found, *refused))
             fresh[unit.name] = known
             settings[unit.name] = known[1]
             problems += [problem for problem in known[2] if problem not in problems]

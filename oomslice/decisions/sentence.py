@@ -74,7 +74,7 @@ def step_text(step: StepTaken) -> str:
 
 
 def amount_text(step: StepTaken) -> str:
-    """The amount of a step for people. A throttle that found nothing to set a limit for has the percent it was given."""
+    """The amount of a step for people. A throttle that did not come to set a limit has the percent it was given."""
     return f"{step.amount}%" if step.step == "throttle" and step.amount <= 100 else size(step.amount)
 
 

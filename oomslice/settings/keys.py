@@ -78,6 +78,10 @@ def yaml_key(unit_file_key: str) -> str:
 YAML_SETTING_KEYS: Mapping[str, str] = MappingProxyType({yaml_key(key): field for key, field in SETTING_KEYS.items()})
 """Key below `tiers:` and in `rules:` -> field of UnitSettings. A tier takes all but `tier`."""
 
+UNIT_FILE_KEY_OF: Mapping[str, str] = MappingProxyType({field: key for key, field in SETTING_KEYS.items()})
+YAML_KEY_OF: Mapping[str, str] = MappingProxyType({field: key for key, field in YAML_SETTING_KEYS.items()})
+"""Field of UnitSettings -> key."""
+
 YAML_MACHINE_KEYS: Mapping[str, str] = MappingProxyType(
     {field.replace("_", "-"): field for field in MACHINE_PARSERS},
 )

@@ -3,18 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from oomslice.settings.configuration import parse_configuration, unknown_tier
-from oomslice.settings.keys import YAML_SETTING_KEYS
-from oomslice.settings.model import SETTING_KEYS, Configuration, Problem, Severity, Source, UnitSettings
+from oomslice.settings.keys import UNIT_FILE_KEY_OF, YAML_KEY_OF
+from oomslice.settings.model import Configuration, Problem, Severity, Source, UnitSettings
 from oomslice.settings.steps import STEPS, format_actions, with_end
 from oomslice.settings.unitfile import SECTION, parse_unit_files
 from oomslice.settings.unitname import CGROUP_TYPES, UNIT_TYPES
-
-_UNIT_FILE_KEY = {field: key for key, field in SETTING_KEYS.items()}
-_YAML_KEY = {field: key for key, field in YAML_SETTING_KEYS.items()}
 
 
 def verify_unit_files(files: Sequence[tuple[str, str]], configuration: Configuration) -> tuple[Problem, ...]:
@@ -23,7 +20,7 @@ def verify_unit_files(files: Sequence[tuple[str, str]], configuration: Configura
     `files` are (path, text) in the order of application. Notices are said of the values that win.
     """
     settings, problems = parse_unit_files(files)
-    found = [*problems, *_settings_notices(settings, SECTION, _UNIT_FILE_KEY), *_file_notices(files)]
+    found = [*problems, *_settings_notices(settings, SECTION, UNIT_FILE_KEY_OF), *_file_notices(files)]
     if settings.tier is not None and settings.tier not in configuration.tiers:
         message = unknown_tier(settings.tier, configuration.tiers) + " The other keys hold"
         found.append(Problem(settings.sources["tier"], SECTION, "Tier", settings.tier, message))
@@ -35,9 +32,9 @@ def verify_configuration(files: Sequence[tuple[str, str]]) -> tuple[Problem, ...
     configuration, problems = parse_configuration(files)
     found = list(problems)
     for name, settings in configuration.tiers.items():
-        found += _settings_notices(settings, f"tiers.{name}", _YAML_KEY)
+        found += _settings_notices(settings, f"tiers.{name}", YAML_KEY_OF)
     for rule in configuration.rules:
-        found += _settings_notices(rule.settings, "rules", _YAML_KEY)
+        found += _settings_notices(rule.settings, "rules", YAML_KEY_OF)
     return _in_order(found, files)
 
 
@@ -55,7 +52,7 @@ def render(problem: Problem) -> str:
     return f"{where}: notice:{text[len(where) + 1 :]}"
 
 
-def _settings_notices(settings: UnitSettings, section: str, keys: dict[str, str]) -> Iterator[Problem]:
+def _settings_notices(settings: UnitSettings, section: str, keys: Mapping[str, str]) -> Iterator[Problem]:
     def notice(field: str, value: str, message: str) -> Problem:
         return Problem(settings.sources[field], section, keys[field], value, message, Severity.NOTICE)
 

@@ -21,6 +21,7 @@ from oomslice.daemon.planner import Planner
 from oomslice.decisions.record import Decision, StepTaken, Undo
 from oomslice.decisions.store import DecisionStore
 from oomslice.errors import NoSuchUnitError, StoreError
+from oomslice.settings.model import Limits
 from oomslice.units.model import Unit, UnitSnapshot
 
 SHIPPED = (Path(__file__).resolve().parents[2] / "units" / "oomslice.yaml").read_text()
@@ -215,6 +216,58 @@ def test_yaml_with_errors_leaves_the_last_good_one_in_force_and_is_told(machine:
     machine.planner.reload()
     assert priority_of_hog(machine.planner) == 8
     assert machine.planner.problems == ()
+
+
+def test_what_this_machine_refuses_is_told_and_the_rest_holds(machine: SimpleNamespace) -> None:
+    machine.drop_in.write_text("[X-OOMSlice]\nPriority=-3\nActions=purge:/usr/share kill@2s\n")
+    extra = machine.root / "etc/oomslice/oomslice.yaml.d/50-site.yaml"
+    extra.parent.mkdir(parents=True)
+    extra.write_text(
+        "limits: {reserve: 900T}\ntiers: {t: {priority: 7, actions: 'purge:/usr/lib kill@2s'}}\n"
+        "rules:\n  - {match: hog.service, priority: 5}\n"
+    )
+    machine.planner.reload()
+    assert priority_of_hog(machine.planner, full=True) == 5
+    said = {(problem.source.line, problem.key): problem.message for problem in machine.planner.problems}
+    assert set(said) == {(1, "reserve"), (2, "actions"), (3, "Actions")}
+    assert "more than a quarter of memory" in said[1, "reserve"]
+    assert "purge:/usr/lib is not on a tmpfs" in said[2, "actions"]
+    assert "purge:/usr/share is not on a tmpfs" in said[3, "Actions"]
+    assert machine.planner.policy.reserve == Limits().reserve
+    assert machine.planner.configuration.tiers["t"].priority == 7
+
+
+def test_the_backend_says_the_ladder_in_force_and_where_it_is_from(
+    machine: SimpleNamespace, store: DecisionStore
+) -> None:
+    async def nothing() -> None: ...
+
+    machine.drop_in.write_text("[X-OOMSlice]\nActions=warn 'terminate@1min 5s'\nOnDecision=report@.service\n")
+    backend = DaemonBackend(machine.planner, store, Status(), nothing)
+    priority_of_hog(machine.planner)
+    hog = backend.slice("hog.service")
+    assert hog["Actions"] == 'warn "terminate@1min 5s" "kill@1min 15s"'
+    assert hog["ActionsOrigin"] == "inherited from low.slice, kill added"
+    assert (hog["KillScope"], hog["KillScopeOrigin"], hog["TakenWith"]) == ("unit", "default", "")
+    assert hog["OnDecision"] == "report@.service" and hog["Sources"]["OnDecision"] == "inherited from low.slice"
+    assert {row["name"]: row["actions"] for row in backend.slices()} == {
+        "-.slice": "kill",
+        "low.slice": hog["Actions"],
+        "hog.service": hog["Actions"],
+    }
+    machine.drop_in.write_text("[X-OOMSlice]\nActions=freeze\nKillScope=subtree\n")
+    priority_of_hog(machine.planner, full=True)
+    assert [(row["candidate"], row["actions"]) for row in backend.slices()] == [
+        (False, "kill"),
+        (True, "freeze"),
+        (False, ""),
+    ]
+    assert backend.slice("hog.service")["TakenWith"] == "low.slice"
+    assert backend.slice("low.slice")["KillScope"] == "subtree"
+    (domain,) = backend.explain()
+    assert [(candidate["name"], candidate["verdict"]) for candidate in domain["candidates"][:1]] == [
+        ("low.slice", "chosen")
+    ]
 
 
 def test_generations_rise_also_over_a_restart(machine: SimpleNamespace) -> None:
