@@ -10,14 +10,18 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oomslice.cgroups.model import Cgroup
+from oomslice.cgroups.model import Cgroup, Usage
+from oomslice.plan.encode import encode
 from oomslice.policy.effective import effective
 from oomslice.policy.model import Policy, PolicyUnit
-from oomslice.settings.model import Configuration, Rule, UnitSettings
+from oomslice.policy.rank import rank
+from oomslice.settings.model import Configuration, KillScope, Rule, UnitSettings
+from oomslice.settings.steps import parse_actions, with_end
 from oomslice.units.model import Unit, UnitSnapshot
 
 USER = "/user.slice/user@1000.service"
 NAMES = ("a", "b", "c")
+LADDERS = tuple(map(parse_actions, ("kill", "warn", "freeze@1s", "terminate@2s", "warn kill@3s")))
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class World:
         policy, problems = effective(
             UnitSnapshot(self.units, self.oomd), self.settings, self.cgroups, self.user, Configuration(rules=self.rules)
         )
-        assert problems == ()
+        assert {problem.key for problem in problems} <= {"KillScope"}
         return policy
 
     def shuffled(self, seed: int) -> World:
@@ -52,6 +56,9 @@ def settings(draw: st.DrawFn) -> UnitSettings:
         priority=draw(st.none() | st.integers(-1000, 1000)),
         protect=draw(st.none() | st.booleans()),
         dry_run=draw(st.none() | st.booleans()),
+        actions=draw(st.sampled_from((None, *LADDERS))),
+        kill_scope=draw(st.none() | st.sampled_from(KillScope)),
+        on_decision=draw(st.sampled_from((None, "a.service", "b@.service"))),
     )
 
 
@@ -181,11 +188,53 @@ def test_candidates_hold_no_other_unit_and_every_user_process_is_in_one(world: W
     users = {cgroup.path for cgroup in world.user}
     for number, unit in enumerate(policy.units):
         if unit.candidate:
-            assert number not in parents
-        elif number not in parents and unit.path in users:
+            assert number not in parents or unit.kill_scope is KillScope.SUBTREE
+        elif number not in parents and unit.path in users and not unit.taken_with:
             assert unit.cgroup_id not in populated
         if unit.name.endswith(".slice") and unit.path not in users:
-            assert not unit.candidate
+            assert not unit.candidate or unit.kill_scope is KillScope.SUBTREE
+
+
+@given(worlds())
+def test_a_ladder_is_the_own_one_or_that_of_the_nearest_ancestor_and_always_has_an_end(world: World) -> None:
+    policy = world.policy()
+    for unit in policy.units:
+        origin = unit.ladder_origin.removesuffix(", kill added")
+        assert unit.ladder == with_end(unit.settings.actions or ())
+        assert (origin == "default") == (not unit.ladder)
+        if unit.ladder:
+            assert unit.ladder[-1].name in ("kill", "freeze")
+        if origin.startswith("inherited from "):
+            above = next(one for one in ancestors(policy, unit) if one.name == origin.removeprefix("inherited from "))
+            assert above.ladder == unit.ladder
+            assert not above.ladder_origin.startswith("inherited")
+
+
+@given(worlds())
+def test_what_goes_with_a_whole_is_never_chosen_and_nothing_that_is_spared_goes_with_one(world: World) -> None:
+    policy = world.policy()
+    for unit in policy.units:
+        if unit.taken_with:
+            (whole,) = (above for above in ancestors(policy, unit) if above.candidate)
+            assert whole.name == unit.taken_with and whole.kill_scope is KillScope.SUBTREE
+            assert not (unit.candidate or unit.protected or unit.self_ or unit.left_to_oomd)
+            assert whole.dry_run or not unit.dry_run
+        else:
+            assert not any(above.candidate for above in ancestors(policy, unit))
+        if unit.candidate and unit.kill_scope is KillScope.SUBTREE:
+            assert not (unit.protected or unit.self_ or unit.left_to_oomd) and unit.path != "/"
+
+
+@given(worlds())
+def test_every_policy_makes_a_plan_and_only_candidates_are_chosen_from_it(world: World) -> None:
+    policy = world.policy()
+    encode(policy, generation=1, made_realtime_usec=1, usage={}, memory_total=1 << 32, swap_total=0)
+    usage = {unit.cgroup_id: Usage(memory=1, populated=True) for unit in policy.units}
+    by_id = {unit.cgroup_id: unit for unit in policy.units}
+    for ranked in rank(policy, usage):
+        unit = by_id[ranked.cgroup_id]
+        may = unit.candidate and not (unit.protected or unit.self_ or unit.left_to_oomd or unit.taken_with)
+        assert (ranked.verdict in ("chosen", "eligible")) == may
 
 
 @given(worlds())
