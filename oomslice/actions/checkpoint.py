@@ -14,7 +14,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from typing import NamedTuple
 
 from oomslice.actions import checks, systemd
 from oomslice.actions.messages import ActionRequest
@@ -37,8 +37,7 @@ CRIU_OPTIONS = ("--manage-cgroups=ignore", "--tcp-close", "--file-locks", "--lin
 a kill would; without --tcp-close the packet filter would keep them for a restore that may never come."""
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(NamedTuple):
     """What a restore has to know, beside what CRIU writes itself."""
 
     decision: str
@@ -47,7 +46,7 @@ class Note:
     pid: int
     processes: int
     shell_job: bool = False
-    sockets: list[int] = field(default_factory=list)
+    sockets: tuple[int, ...] = ()
     """inodes of standard output and error, where those are the journal's"""
 
 
@@ -82,7 +81,7 @@ def _dump(
     note: Note, where: str, cgroup: int, directory: int, deadline: float, criu: str, systemd_run: str, path: str
 ) -> tuple[str, int, str]:
     with open(f"{where}/{NOTE}", "x", encoding="utf-8") as file:
-        json.dump(asdict(note), file)
+        json.dump(note._asdict(), file)
     unit = f"oomslice-checkpoint-{note.decision}.service"
     left = deadline - time.monotonic()
     stop = deadline - min(EARLY_S, left / 10)
@@ -187,7 +186,7 @@ def _note(request: ActionRequest, pids: list[int]) -> Note:
         pid=root,
         processes=len(status),
         shell_job=status[root][1] not in status,
-        sockets=sorted({inode for pid in status for inode in _output_sockets(pid)}),
+        sockets=tuple(sorted({inode for pid in status for inode in _output_sockets(pid)})),
     )
 
 

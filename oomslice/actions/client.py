@@ -9,7 +9,6 @@ import errno
 import itertools
 import socket
 import time
-from dataclasses import replace
 
 from oomslice.actions.messages import (
     DEFAULT_SOCKET,
@@ -45,7 +44,7 @@ class ActionsClient:
 
     async def ask(self, request: ActionRequest) -> ActionAnswer:
         """Has one request done. Always answers, at the latest at its deadline; its number is given here."""
-        request = replace(request, number=next(self._numbers))
+        request = request._replace(number=next(self._numbers))
         try:
             data = encode(request)
         except MessageError as error:

@@ -8,8 +8,7 @@ ends come from one package.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from oomslice.errors import OomsliceError
 
@@ -21,14 +20,15 @@ RESULTS = ("done", "failed", "late", "unavailable", "needless")
 """How a request ends; in core/ring.h OOMSLICE_RESULT_ with the same words."""
 KINDS = ("hello", "warn", "purge", "checkpoint", "start")
 """`hello` asks for nothing: whoever starts the service ahead of need sends it."""
+NUMBERS = ("number", "deadline_usec", "cgroup_id", "amount", "error")
+"""The keys whose values are numbers; the others are texts."""
 
 
 class MessageError(OomsliceError):
     """A packet that is no message of this protocol."""
 
 
-@dataclass(frozen=True, slots=True)
-class ActionRequest:
+class ActionRequest(NamedTuple):
     """One step to be done."""
 
     number: int
@@ -53,8 +53,7 @@ class ActionRequest:
     step: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ActionAnswer:
+class ActionAnswer(NamedTuple):
     """What came of it."""
 
     number: int
@@ -69,7 +68,7 @@ class ActionAnswer:
 
 def encode(message: ActionRequest | ActionAnswer) -> bytes:
     """One packet. Raises MessageError if it is too large."""
-    data = json.dumps(asdict(message), separators=(",", ":")).encode("utf-8", "surrogateescape")
+    data = json.dumps(message._asdict(), separators=(",", ":")).encode("utf-8", "surrogateescape")
     if len(data) > MESSAGE_MAX:
         raise MessageError(f"a message of {len(data)} bytes; at most {MESSAGE_MAX} are sent")
     return data
@@ -100,8 +99,7 @@ def _values(data: bytes, kind: type[ActionRequest] | type[ActionAnswer]) -> dict
         raise MessageError("a message that is no JSON") from None
     if not isinstance(values, dict):
         raise MessageError("a message that is no object")
-    # Annotations are strings here; that is all that has to be told apart.
-    types = {field.name: (int if field.type == "int" else str) for field in fields(kind)}
+    types = {name: int if name in NUMBERS else str for name in kind._fields}
     required = {"number", "kind"} if kind is ActionRequest else {"number", "result"}
     if not required <= values.keys() or values.keys() - types.keys():
         raise MessageError("a message with missing or unknown keys")

@@ -18,7 +18,7 @@ import signal
 import stat
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from oomslice.actions.checks import mount_id
 
@@ -30,8 +30,7 @@ BLOCK = 512
 """Bytes in a unit of st_blocks. Source: stat(2)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Purged:
+class Purged(NamedTuple):
     """What came of it."""
 
     files: int

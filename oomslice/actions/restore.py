@@ -88,6 +88,9 @@ def restore(decision: str, directory: str = DIRECTORY, path: str = checks.PROGRA
         criu, systemctl, systemd_run = (checks.program(name, path) for name in ("criu", "systemctl", "systemd-run"))
     except checks.CheckError as error:
         raise RestoreError(f"it {error}", "Install it with: apt install criu", errno.ENOPKG) from error
+    unit = restored_unit(note.unit)
+    if _says(systemctl, "is-active", "--quiet", "--", unit).returncode == 0:
+        raise RestoreError(f"it runs already, as {unit}", f"Look at it with: systemctl status {unit}", errno.EBUSY)
     if _says(systemctl, "is-active", "--quiet", "--", note.unit).returncode == 0:
         raise RestoreError(
             f"{note.unit} was started anew and runs",
@@ -100,7 +103,6 @@ def restore(decision: str, directory: str = DIRECTORY, path: str = checks.PROGRA
             "Processes are restored with their numbers. End that one, or restore after a reboot.",
             errno.EBUSY,
         )
-    unit = restored_unit(note.unit)
     pid_file = f"{PID_DIRECTORY}/{unit}.pid"
     command = [criu, "restore", "--images-dir", images, "--restore-detached", "--pidfile", pid_file]
     # The last one counts: the log of the dump is kept.

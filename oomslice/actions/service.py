@@ -16,7 +16,6 @@ import socket
 import struct
 import sys
 import time
-from dataclasses import dataclass
 
 from oomslice.actions import checkpoint, checks, purge, systemd, warn
 from oomslice.actions.messages import (
@@ -45,16 +44,19 @@ FIRST_DESCRIPTOR = 3
 PASSED_WITH_CREDENTIALS = struct.Struct("3i")
 
 
-@dataclass(slots=True)
 class _Child:
-    request: ActionRequest
-    connection: socket.socket | None
-    """None once the connection is gone: it is done all the same"""
-    pidfd: int
-    pid: int
-    answers: socket.socket
-    deadline: float
-    answered: bool = False
+    """One request that is being done. `connection` is None once that is gone: it is done all the same."""
+
+    def __init__(
+        self, request: ActionRequest, connection: socket.socket, pid: int, answers: socket.socket, deadline: float
+    ) -> None:
+        self.request = request
+        self.connection: socket.socket | None = connection
+        self.pid = pid
+        self.pidfd = os.pidfd_open(pid)
+        self.answers = answers
+        self.deadline = deadline
+        self.answered = False
 
 
 class Service:
@@ -178,7 +180,7 @@ class Service:
         if pid == 0:
             _live_as_child(request, deadline, self._path, theirs)
         theirs.close()
-        child = _Child(request, connection, os.pidfd_open(pid), pid, ours, deadline)
+        child = _Child(request, connection, pid, ours, deadline)
         self._children[child.pidfd] = child
         self._selector.register(child.pidfd, selectors.EVENT_READ, self._ended)
 

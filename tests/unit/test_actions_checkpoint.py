@@ -183,10 +183,10 @@ def test_a_unit_that_was_started_anew_or_has_no_cgroup_of_its_own_is_left_alone(
     rig.populate()
     rig.criu("works")
     request = rig.request()
-    other = ActionRequest(**{name: getattr(request, name) for name in request.__slots__} | {"cgroup_id": 5})
+    other = request._replace(cgroup_id=5)
     assert rig.dump(request=other).error == errno.ESRCH
     for path in ("", "/", "/../sys", "relative"):
-        other = ActionRequest(**{name: getattr(request, name) for name in request.__slots__} | {"cgroup": path})
+        other = request._replace(cgroup=path)
         assert rig.dump(request=other).error == errno.EINVAL
     assert rig.called("criu") == [] and rig.alive() == 2
 
@@ -281,6 +281,9 @@ def test_what_cannot_be_restored_is_said_with_what_to_do(rig: Rig, pids: Path) -
         restore("../etc", str(rig.dumps))
 
     rig.program("systemctl", "exit 0")
+    with pytest.raises(RestoreError, match="runs already, as victim-restored"):
+        back(rig)
+    rig.program("systemctl", '[ "$4" = victim.service ]')
     with pytest.raises(RestoreError, match="was started anew and runs") as refused:
         back(rig)
     assert "systemctl stop victim.service" in refused.value.hint
