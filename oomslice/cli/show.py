@@ -62,13 +62,6 @@ OUTCOMES = {
     "killed-by-kernel": "the kernel's own OOM killer acted, not oomslice",
     "pending": "not known yet",
 }
-RESULTS = {
-    "late": "late: not finished in its time",
-    "unavailable": "unavailable: nobody is there for it",
-    "needless": "needless",
-    "pending": "not known",
-}
-"""Result of a step -> what it means, where that is not plain."""
 UNDOABLE = frozenset({"freeze", "throttle"})
 ENDED = frozenset({"freed", "kept"})
 """Outcomes after which no process of the victim is left."""
@@ -313,13 +306,13 @@ def _steps(decision: Mapping[str, Any], terminal: Terminal) -> str:
     if all(step["step"] == "kill" for step in steps):
         return ""
     columns = (
-        Column("STEP", give=True, least=10),
+        Column("STEP", give=True, least=16),
         Column("BEGUN AFTER", right=True),
-        Column("TOOK", right=True),
-        Column("MEMORY", right=True),
+        Column("TOOK", right=True, drop=2),
+        Column("MEMORY", right=True, drop=1),
         Column("LESS", right=True),
-        Column("RESULT", give=True, least=8),
-        Column("UNDONE", give=True, least=8),
+        Column("RESULT", give=True, least=14),
+        Column("UNDONE", give=True, least=14),
     )
     start = int(decision.get("trigger_usec", 0))
     rows = []
@@ -337,7 +330,7 @@ def _steps(decision: Mapping[str, Any], terminal: Terminal) -> str:
                 elapsed(end - begin) if begin and end else "-",
                 size(before) if before else "-",
                 size(before - after) if before and end else "-",
-                RESULTS.get(result, result),
+                result,
                 _undone(step, decision, terminal),
             )
         )

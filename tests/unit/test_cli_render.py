@@ -134,7 +134,7 @@ def test_show_has_a_line_for_each_step_with_effect_and_times() -> None:
         ["STEP", "BEGUN AFTER", "TOOK", "MEMORY", "LESS", "RESULT", "UNDONE"],
         ["warn", "0.5 ms", "0.1 ms", "300 MiB", "0 B", "done", "-"],
         ["purge:/run/cache", "1.0 ms", "1.0 ms", "300 MiB", "0 B", "failed: No such file or directory", "-"],
-        ["reclaim of 64 MiB", "2.0 ms", "2.0 s", "300 MiB", "20 MiB", "late: not finished in its time", "-"],
+        ["reclaim of 64 MiB", "2.0 ms", "2.0 s", "300 MiB", "20 MiB", "late", "-"],
         ["throttle to 210 MiB", "2.5 s", "0.1 ms", "280 MiB", "0 B", "done", "after 13.0 s"],
         ["freeze", "3.0 s", "0.0 ms", "280 MiB", "0 B", "done", "still in force"],
     ]
@@ -148,11 +148,19 @@ def test_show_has_a_line_for_each_step_with_effect_and_times() -> None:
         ({"outcome": "held"}, "still in force"),
         ({"boot_id": "a" * 32}, "ended with that boot"),
         ({"steps": (dataclasses.replace(LADDER.steps[4], undo_error=5),)}, "still in force (Input/output error)"),
-        ({"steps": (dataclasses.replace(LADDER.steps[4], result="unavailable"),)}, "unavailable: nobody is there for"),
+        ({"steps": (dataclasses.replace(LADDER.steps[4], result="unavailable"),)}, " unavailable "),
     ],
 )
 def test_show_says_whether_a_step_is_still_in_force(values: dict[str, Any], text: str) -> None:
     assert text in shown(dataclasses.replace(LADDER, **values))
+
+
+def test_a_narrow_terminal_keeps_what_the_steps_have_brought() -> None:
+    lines = shown(LADDER, NARROW).splitlines()
+    head = next(number for number, line in enumerate(lines) if line.startswith("STEP  "))
+    assert all(display_width(line) <= 80 for line in lines[head : head + 6])
+    assert "still in force" in lines[head + 5] and "20 MiB" in lines[head + 3]
+    assert "purge:/run/cache" in lines[head + 2]
 
 
 def test_a_kill_alone_needs_no_table_of_steps() -> None:
