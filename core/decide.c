@@ -19,6 +19,7 @@
 #include "processes.h"
 #include "restarts.h"
 #include "sample.h"
+#include "token.h"
 #include "undo.h"
 #include "victim.h"
 
@@ -99,6 +100,10 @@ static bool is_tried(uint64_t cgroup_id, void *context) {
                     (domain->tried[i].until_us > now || oomslice_undo_has(cgroup_id, OOMSLICE_STEP_FREEZE)))
                         return true;
         return oomslice_action_of_victim(cgroup_id);
+}
+
+bool oomslice_decide_was_tried(uint64_t cgroup_id) {
+        return is_tried(cgroup_id, &domains[0]);
 }
 
 static void rest(struct domain *domain, uint64_t pause_us) {
@@ -289,7 +294,7 @@ void oomslice_decide(uint32_t index, const struct oomslice_cause *cause) {
         enum result result = NEXT;
         bool urgent;
 
-        if (!force || index >= domains_count)
+        if (!force || index >= domains_count || oomslice_token_is_taken())
                 return;
         domain = &domains[index];
         urgent = cause->trigger == OOMSLICE_TRIGGER_AVAILABLE;
@@ -306,6 +311,11 @@ void oomslice_decide(uint32_t index, const struct oomslice_cause *cause) {
         count_relapse(domain, now);
 
         sample = oomslice_sample_take(force, index, is_tried, domain);
+        /* That took so long that the watchdog has acted: these figures are from before. */
+        if (oomslice_token_is_taken()) {
+                oomslice_sample_end(sample);
+                return;
+        }
         for (int i = 0; i < CHOICES_MAX && result == NEXT && sample->eligible > 0; i++)
                 result = act(index, cause, sample);
         if (result == NEXT && sample->eligible == 0)

@@ -21,6 +21,7 @@
 #include "event.h"
 #include "lock.h"
 #include "psi.h"
+#include "token.h"
 
 enum { SPARE_DESCRIPTORS = 512 };
 
@@ -349,6 +350,7 @@ int oomslice_force_commit(uint32_t *detailp) {
         arm_all(taking, old);
         in_force = taking;
         taking = NULL;
+        oomslice_token_settle();
         if (old) {
                 /* From here on what both share belongs to the new one alone: mark it in the old one's flags. */
                 for (uint32_t i = 0; i < old->added; i++) {

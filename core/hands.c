@@ -17,7 +17,7 @@
 
 /* Sanitizers need more. */
 #ifndef OOMSLICE_REAPER_STACK
-#define OOMSLICE_REAPER_STACK 20480
+#define OOMSLICE_REAPER_STACK 16384
 #endif
 
 enum state { FREE, GIVEN };

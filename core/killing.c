@@ -21,7 +21,9 @@
 #include "number.h"
 #include "reaper.h"
 #include "record.h"
+#include "reserve.h"
 #include "restarts.h"
+#include "token.h"
 #include "victim.h"
 
 static int proc = -1;
@@ -94,18 +96,16 @@ int oomslice_killing_open_largest(const struct oomslice_held *held, struct oomsl
         return fd;
 }
 
-/* One process out of several. False: it has to be the whole unit. */
-static bool kill_one(const struct oomslice_killing *killing, struct oomslice_processes *processes,
-                     struct oomslice_action *action) {
-        uint64_t bytes = 0;
-        int fd = killing->pidfd;
+/* A pidfd of the one process out of several, or -errno: it has to be the whole unit. */
+static int pick_one(const struct oomslice_killing *killing, struct oomslice_processes *processes,
+                    uint64_t *bytesp) {
+        if (killing->pidfd >= 0)
+                return fcntl(killing->pidfd, F_DUPFD_CLOEXEC, 0);
+        return oomslice_killing_open_largest(killing->held, processes, bytesp);
+}
 
-        if (fd >= 0)
-                fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-        else
-                fd = oomslice_killing_open_largest(killing->held, processes, &bytes);
-        if (fd < 0)
-                return false;
+/* Takes over `fd`. */
+static bool kill_one(int fd, uint64_t bytes, struct oomslice_action *action) {
         if (oomslice_pidfd_send_signal(fd, SIGKILL) < 0) {
                 close(fd);
                 return false;
@@ -118,9 +118,9 @@ static bool kill_one(const struct oomslice_killing *killing, struct oomslice_pro
 int oomslice_killing_do(const struct oomslice_killing *killing, struct oomslice_record *record) {
         static struct oomslice_processes processes;
         struct oomslice_action *action;
-        uint64_t now;
-        int r, error;
-        bool one = false;
+        uint64_t now, bytes = 0;
+        int r, error, fd = -1;
+        bool one;
 
         r = oomslice_victim_check(killing->held, &processes);
         if (r == OOMSLICE_VICTIM_GONE)
@@ -137,10 +137,22 @@ int oomslice_killing_do(const struct oomslice_killing *killing, struct oomslice_
         record->kill_scope = killing->scope;
 
         if (killing->scope == OOMSLICE_SCOPE_PROCESS)
-                one = kill_one(killing, &processes, action);
+                fd = pick_one(killing, &processes, &bytes);
+        if (!oomslice_token_claim(killing->held, record)) {
+                if (fd >= 0)
+                        close(fd);
+                oomslice_action_free(action);
+                return -EBUSY; /* the watchdog acts or has acted: its victim's memory is what to wait for */
+        }
+        one = fd >= 0 && kill_one(fd, bytes, action);
         r = one ? (int)OOMSLICE_VICTIM_KILLED
                 : oomslice_victim_kill(killing->held, &processes, action->serial);
+        /* Stuck for so long that the watchdog has killed it meanwhile: whether it is dead will be seen. */
+        if (!oomslice_token_yield(r == OOMSLICE_VICTIM_KILLED) && r < 0)
+                r = OOMSLICE_VICTIM_KILLED;
         now = oomslice_moment_now();
+        /* What they need to end, they now have: page tables to take apart, files to write back. */
+        oomslice_reserve_give();
         if (r != OOMSLICE_VICTIM_KILLED) {
                 oomslice_action_free(action);
                 return r == OOMSLICE_VICTIM_GONE ? (int)OOMSLICE_KILLING_GONE : r;

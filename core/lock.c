@@ -11,7 +11,7 @@
 
 #include "file.h"
 
-enum { TABLES_MAX = 8 };
+enum { TABLES_MAX = 16 };
 
 static struct {
         void *start;

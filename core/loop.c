@@ -22,6 +22,7 @@
 #include "moment.h"
 #include "reserve.h"
 #include "state.h"
+#include "watchdog.h"
 
 enum { EVENTS_MAX = 32 };
 
@@ -109,6 +110,7 @@ int oomslice_loop_run(int epoll_fd, int timer_fd) {
         static struct epoll_event events[EVENTS_MAX];
 
         /* A plan may have been inherited in the middle of a shortage. */
+        oomslice_watchdog_turn_begin(oomslice_moment_now());
         oomslice_machine_read(oomslice_moment_now());
         oomslice_machine_look(oomslice_moment_now(), false);
         for (;;) {
@@ -119,11 +121,13 @@ int oomslice_loop_run(int epoll_fd, int timer_fd) {
                 /* Taking a plan opens files, which may have to wait for memory: not while a victim is dying. */
                 oomslice_channel_hold(oomslice_action_next() != OOMSLICE_MOMENT_NEVER);
 
+                oomslice_watchdog_turn_end();
                 n = epoll_wait(epoll_fd, events, EVENTS_MAX, -1);
                 if (n < 0 && errno != EINTR)
                         return -errno;
                 oomslice_state_count_wakeup();
                 turn.now_us = oomslice_moment_now();
+                oomslice_watchdog_turn_begin(turn.now_us);
                 oomslice_machine_read(turn.now_us);
                 for (int i = 0; i < n; i++)
                         take_event(&turn, &events[i], timer_fd);

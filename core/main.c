@@ -25,6 +25,7 @@
 #include "channel.h"
 #include "decide.h"
 #include "event.h"
+#include "file.h"
 #include "force.h"
 #include "hands.h"
 #include "kill.h"
@@ -39,9 +40,11 @@
 #include "record.h"
 #include "reserve.h"
 #include "ringfd.h"
+#include "rough.h"
 #include "sample.h"
 #include "state.h"
 #include "undo.h"
+#include "watchdog.h"
 
 /* Set for good once the core is armed. The test build's allocator aborts from then on. */
 volatile bool oomslice_armed;
@@ -65,12 +68,20 @@ static bool never_tried(uint64_t cgroup_id, void *context) {
         return false;
 }
 
+static void fit_tables(void) {
+        const struct oomslice_force *force = oomslice_force_get();
+        uint32_t units = force ? force->plan.header->units_count : 0;
+
+        oomslice_sample_fit(units);
+        oomslice_rough_fit(units);
+}
+
 /* What every plan in force brings with it, however it came. */
 static void plan_in_force(void) {
         const struct oomslice_force *force = oomslice_force_get();
 
         oomslice_decide_plan_taken();
-        oomslice_sample_fit(force->plan.header->units_count);
+        fit_tables();
         oomslice_reserve_plan(force->plan.header->machine.reserve,
                               force->plan.header->machine.available_watch);
         /* A choice without an act: the kernel's buffers and our pages have been used once before they must be. */
@@ -156,12 +167,12 @@ static void arm(void) {
         if (oomslice_lock_all() == 0) {
                 oomslice_state_add_features(OOMSLICE_FEATURE_LOCKED);
                 oomslice_force_lock();
-                oomslice_sample_fit(oomslice_force_get() ? oomslice_force_get()->plan.header->units_count
-                                                         : 0);
+                fit_tables();
                 (void)oomslice_reserve_arm(); /* no addresses for it: the state says that nothing is held */
         }
         /* Last: the reapers were started before and keep normal priority. A real-time thread may also take from
          * the page allocator's reserve (ALLOC_MIN_RESERVE) what the kernel needs to answer it. */
+        (void)oomslice_watchdog_arm(priority.sched_priority + 1);
         if (sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &priority) == 0)
                 oomslice_state_add_features(OOMSLICE_FEATURE_REALTIME);
 }
@@ -171,6 +182,8 @@ static int run(const struct oomslice_options *options) {
         struct oomslice_inherited inherited;
         int epoll_fd, timer_fd, event_fd, ring_fd, root_fd, proc_fd, meminfo_fd, status_fd, r;
         void *ring = NULL;
+
+        oomslice_file_decide();
 
         /* Take over */
         oomslice_notify_inherit(&inherited);
@@ -237,6 +250,9 @@ static int run(const struct oomslice_options *options) {
         r = oomslice_reserve_start(open(meminfo_path, O_RDONLY | O_CLOEXEC));
         if (r < 0)
                 (void)fail("reserve thread", r); /* goes on: then nothing is reserved */
+        r = oomslice_watchdog_start(open(meminfo_path, O_RDONLY | O_CLOEXEC), options->dry_run);
+        if (r < 0)
+                (void)fail("watchdog", r); /* goes on: systemd's is still there */
 
         /* Arm */
         arm();

@@ -15,7 +15,6 @@
 #include "file.h"
 #include "kill.h"
 #include "reaper.h"
-#include "reserve.h"
 
 enum { ROUNDS = 64 };
 
@@ -113,7 +112,8 @@ int oomslice_victim_tell(const struct oomslice_held *held, struct oomslice_proce
         return signal_round(held, processes, &nobody, signal, 0);
 }
 
-static int kill_all(const struct oomslice_held *held, struct oomslice_processes *processes, uint32_t serial) {
+int oomslice_victim_kill(const struct oomslice_held *held, struct oomslice_processes *processes,
+                         uint32_t serial) {
         if (held->kill < 0)
                 return oomslice_victim_kill_each(held, processes, serial);
         /* The kernel takes the file's position for no matter, so the descriptor can be written again and again. */
@@ -123,15 +123,6 @@ static int kill_all(const struct oomslice_held *held, struct oomslice_processes 
                 return OOMSLICE_VICTIM_GONE;
         /* EOPNOTSUPP: a threaded cgroup, whose processes can still be told one by one. */
         return errno == EOPNOTSUPP ? oomslice_victim_kill_each(held, processes, serial) : -errno;
-}
-
-int oomslice_victim_kill(const struct oomslice_held *held, struct oomslice_processes *processes,
-                         uint32_t serial) {
-        int r = kill_all(held, processes, serial);
-
-        /* What they need to end, they now have: page tables to take apart, files to write back. */
-        oomslice_reserve_give();
-        return r;
 }
 
 void oomslice_victim_reap(const struct oomslice_held *held, struct oomslice_processes *processes,

@@ -25,12 +25,15 @@ from tests.core.plans import MEBIBYTE, Plan, Unit
 CORE = Path(__file__).resolve().parents[2] / "core"
 Step = tuple[int, int, int, str]
 """kind, amount, delay in microseconds and text, as in plans.Unit.ladder"""
-SMALL = ["-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections", "-Wl,-z,noseparate-code"]
+SMALL = ["-ffunction-sections", "-fdata-sections", "-fno-asynchronous-unwind-tables"]
+SMALL += ["-Wl,--gc-sections", "-Wl,-z,noseparate-code"]
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-SANITIZERS += [f"-DOOMSLICE_{thread}_STACK=1048576" for thread in ("REAPER", "RESERVE")]
+SANITIZERS += [f"-DOOMSLICE_{thread}_STACK=1048576" for thread in ("REAPER", "RESERVE", "WATCHDOG")]
 BUILDS = {
-    "static": ["-O2", "-g", "-static", *SMALL],  # as it is shipped, see core/meson.build
+    "static": ["-Os", "-g", "-static", *SMALL],  # as it is shipped, see core/meson.build
     "sanitized": ["-O1", "-g", *SANITIZERS],
+    "stuck": ["-O2", "-g", "-static", str(Path(__file__).with_name("stuck.c"))]
+    + [f"-Wl,--wrap={name}" for name in ("pread", "pwrite", "openat")],
     "guarded": ["-O2", "-g", "-static", str(Path(__file__).with_name("guard.c"))]
     + [f"-Wl,--wrap={name}" for name in ("malloc", "calloc", "realloc", "free")],
 }

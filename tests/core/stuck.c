@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Linked into a test build of oomslice-core with --wrap: the deciding thread gets stuck in a call as a thread can in the
+ * kernel, where the test says so, until the test lets it go. The test says it through a file that both map
+ * (environment variable OOMSLICE_TEST_STUCK): whether at all, and in which files, by the ends of their paths, each
+ * followed by a newline. After a '*' it is for every thread.
+ */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/types.h>
+#include <time.h>
+#include <unistd.h>
+
+ssize_t __real_pread(int fd, void *data, size_t size, off_t at);
+ssize_t __real_pwrite(int fd, const void *data, size_t size, off_t at);
+int __real_openat(int directory, const char *path, int flags, ...);
+
+static struct control {
+        atomic_uint wanted;
+        atomic_uint reached; /* counts */
+        char ends[248];      /* NUL-terminated */
+} *control;
+
+static __attribute__((constructor)) void map(void) {
+        const char *path = getenv("OOMSLICE_TEST_STUCK");
+        int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
+
+        if (fd < 0)
+                return;
+        control = mmap(NULL, sizeof(*control), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        close(fd);
+}
+
+static bool is_meant(const char *path) {
+        size_t length = strlen(path);
+
+        for (const char *end = control->ends; *end; end = strchr(end, '\n') + 1) {
+                bool anyone = *end == '*';
+                size_t size = strcspn(end += anyone, "\n");
+
+                if ((anyone || gettid() == getpid()) && length >= size &&
+                    strncmp(path + length - size, end, size) == 0)
+                        return true;
+        }
+        return false;
+}
+
+static void get_stuck(const char *path) {
+        static const struct timespec pause = {.tv_nsec = 1000000};
+
+        if (!control || !atomic_load(&control->wanted) || !is_meant(path))
+                return;
+        atomic_fetch_add(&control->reached, 1);
+        while (atomic_load(&control->wanted))
+                nanosleep(&pause, NULL);
+}
+
+static void get_stuck_in(int fd) {
+        char link[64], path[1024];
+        ssize_t n;
+
+        if (!control || !atomic_load(&control->wanted))
+                return;
+        (void)snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+        n = readlink(link, path, sizeof(path) - 1);
+        path[n < 0 ? 0 : n] = '\0';
+        get_stuck(path);
+}
+
+ssize_t __wrap_pread(int fd, void *data, size_t size, off_t at) {
+        get_stuck_in(fd);
+        return __real_pread(fd, data, size, at);
+}
+
+ssize_t __wrap_pwrite(int fd, const void *data, size_t size, off_t at) {
+        get_stuck_in(fd);
+        return __real_pwrite(fd, data, size, at);
+}
+
+int __wrap_openat(int directory, const char *path, int flags, ...) {
+        get_stuck(path);
+        return __real_openat(directory, path, flags);
+}
