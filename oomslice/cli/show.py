@@ -55,7 +55,7 @@ OUTCOMES = {
     "deadline": "the signal was sent, but the memory was not back by the deadline",
     "dry-run": "nothing was done, as DryRun= asks",
     "no-candidate": "nobody may be chosen",
-    "failed": "the kill failed",
+    "failed": "the kill, or the step that was to be the last, failed",
     "gone": "the victim's cgroup was gone before the kill",
     "interrupted": "oomslice-core ended before it saw the outcome",
     "refused": "the last check before the kill found a process that is never touched",

@@ -119,6 +119,9 @@ def _done(decision: Decision) -> str:
         case "interrupted":
             if decision.signal_usec:
                 return f"oomslice killed {victim}, and oomslice-core died before it saw the outcome,"
+            acted = list(dict.fromkeys(step.step for step in decision.steps if step.acted))
+            if acted:
+                return f"oomslice began with {_listed(acted)} of {victim}, and oomslice-core died before the end,"
             return f"oomslice chose {decision.victim or 'nobody'}, and oomslice-core died before it acted,"
         case "dry-run":
             ladder = _listed([step.step for step in decision.steps])
@@ -129,7 +132,8 @@ def _done(decision: Decision) -> str:
             return "oomslice found nobody to kill"
         case "failed":
             error = f": {os.strerror(decision.error)}" if decision.error else ""
-            return f"oomslice failed to kill {victim}{error};"
+            last = decision.steps[-1].step if decision.steps else "kill"
+            return f"oomslice failed to {last} {victim}{error};"
         case "gone":
             return f"oomslice chose {decision.victim}, which was gone before the kill,"
         case "refused":

@@ -276,6 +276,14 @@ def test_sentences(values: dict[str, object], text: str) -> None:
             {"outcome": "dry-run"},
             "would have climbed the ladder of hog.service (priority -200, 612.3 MiB, 1 process), warn,",
         ),
+        (
+            {"outcome": "failed", "error": 5, "steps": LADDER.steps[:4]},
+            "oomslice failed to freeze hog.service (priority",
+        ),
+        (
+            {"outcome": "interrupted", "signal_usec": 0, "steps": LADDER.steps[:4]},
+            "oomslice began with warn, reclaim and freeze of hog.service (priority -200, 612.3 MiB, 1 process), and",
+        ),
         ({"flags": ("restarting",)}, "612.3 MiB, 1 process, started anew again and again)"),
         ({"flags": ("watchdog",)}, "; its deciding thread was stuck, and the watchdog acted"),
         ({"kill_scope": "subtree"}, "1 process, with all units below it)"),
