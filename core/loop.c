@@ -20,6 +20,7 @@
 #include "force.h"
 #include "machine.h"
 #include "moment.h"
+#include "notify.h"
 #include "reserve.h"
 #include "state.h"
 #include "watchdog.h"
@@ -39,8 +40,11 @@ static uint64_t set_us = OOMSLICE_MOMENT_NEVER; /* what the timer is set to */
 static void set_timer(int timer_fd) {
         uint64_t machine_us = oomslice_machine_next(), begun_us = oomslice_decide_next();
         uint64_t next_us = machine_us < begun_us ? machine_us : begun_us;
+        uint64_t ping_us = oomslice_notify_next();
         struct itimerspec when = {0};
 
+        if (ping_us < next_us)
+                next_us = ping_us;
         if (next_us == set_us)
                 return;
         if (next_us != OOMSLICE_MOMENT_NEVER) {
@@ -138,5 +142,6 @@ int oomslice_loop_run(int epoll_fd, int timer_fd) {
                 oomslice_machine_read(turn.now_us);
                 oomslice_machine_look(turn.now_us, turn.thrashing);
                 oomslice_reserve_turn(turn.now_us, is_calm());
+                oomslice_notify_turn(!is_calm(), turn.now_us);
         }
 }

@@ -15,8 +15,15 @@
 #include <unistd.h>
 
 #include "file.h"
+#include "moment.h"
 
 enum { LISTEN_FIRST = 3 };
+
+/* Longer than PID 1 is usually kept from its work in a shortage, and than the watchdog takes for one victim. */
+#define PATIENCE_US "20000000"
+#define PING_US UINT64_C(4000000)
+
+static uint64_t told_us; /* when the manager has heard of a turn; 0: it expects none */
 
 /* Length of the name at `names`, which ends at ':' or at the end. */
 static size_t name_length(const char *names) {
@@ -71,8 +78,8 @@ static int send_state(const char *state, int fd) {
         struct iovec text = {.iov_base = (char *)state, .iov_len = strlen(state)};
         struct msghdr message = {.msg_name = &address, .msg_iov = &text, .msg_iovlen = 1};
         const char *path = getenv("NOTIFY_SOCKET");
+        static int socket_fd = -1; /* made once, before anything is short */
         size_t length;
-        int socket_fd, r = 0;
 
         if (!path || (path[0] != '/' && path[0] != '@'))
                 return 0;
@@ -94,17 +101,40 @@ static int send_state(const char *state, int fd) {
                 memcpy(CMSG_DATA(&control.header), &fd, sizeof(fd));
         }
 
-        socket_fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+        if (socket_fd < 0)
+                socket_fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
         if (socket_fd < 0)
                 return -errno;
-        if (sendmsg(socket_fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
-                r = -errno;
-        close(socket_fd);
-        return r;
+        return sendmsg(socket_fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
 }
 
 int oomslice_notify(const char *state) {
         return send_state(state, -1);
+}
+
+/*
+ * The manager's watchdog stands behind the one of this process: it restarts the core if both threads are stuck. Its
+ * pings are wakeups, of which there are none at rest; so it is set (WATCHDOG_USEC=, sd_notify(3)) when the watch over
+ * MemAvailable begins or something is under way, for there are turns all the time then, and off (0) after.
+ * That is also when it is of use: a core that is stuck at rest is found by the first sign of shortage, which is a turn.
+ * Sent when the turn has done all that matters; a send that waits for memory is within the watchdog's time.
+ */
+void oomslice_notify_turn(bool restless, uint64_t now_us) {
+        if (!restless) {
+                if (told_us != 0 && oomslice_notify("WATCHDOG_USEC=0") == 0)
+                        told_us = 0;
+        } else if (told_us == 0) {
+                if (oomslice_notify("WATCHDOG_USEC=" PATIENCE_US) == 0)
+                        told_us = now_us;
+        } else if (now_us - told_us >= PING_US) {
+                (void)oomslice_notify(
+                        "WATCHDOG=1"); /* a manager that does not read: there are four more tries */
+                told_us = now_us;
+        }
+}
+
+uint64_t oomslice_notify_next(void) {
+        return told_us == 0 ? OOMSLICE_MOMENT_NEVER : told_us + PING_US;
 }
 
 int oomslice_notify_store(const char *name, int fd) {

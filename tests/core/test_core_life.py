@@ -84,6 +84,30 @@ def test_timer_is_off_again_when_the_shortage_is_over(static_scene: Scene) -> No
     assert after.wakeups - resting.wakeups <= 3, "the connection, the message and the end of a question"
 
 
+def told(scene: Scene) -> list[str]:
+    """What the service manager has been told so far."""
+    scene.core.manager.read()
+    return scene.core.manager.states
+
+
+def test_manager_expects_turns_while_memory_is_short_and_none_at_rest(static_scene: Scene) -> None:
+    scene = static_scene
+    unit = scene.add("a.service", 0, lib.OOMSLICE_UNIT_DRY_RUN, processes=1)
+    scene.hand_over(domains=[Domain(0, cooldown_us=3600_000_000)])
+    assert not [state for state in told(scene) if state.startswith("WATCHDOG")]
+    scene.shortage()
+    # A dry run rests for an hour, its pings do not.
+    wait_until(lambda: told(scene).count("WATCHDOG=1") == 2, 20)
+    assert told(scene).count("WATCHDOG_USEC=20000000") == 1
+    scene.core.set_memory(8192)
+    scene.core.poke()
+    wait_until(lambda: "WATCHDOG_USEC=0" in told(scene))
+    resting = scene.core.poke().wakeups
+    time.sleep(5)
+    assert told(scene)[-1] == "WATCHDOG_USEC=0" and scene.core.poke().wakeups - resting <= 3
+    assert scene.alive(unit) == 1
+
+
 def test_heap_is_never_used_once_armed(guarded_scene: Scene) -> None:
     scene = guarded_scene
     scene.add("a.service", -5, processes=80)
