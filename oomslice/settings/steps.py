@@ -69,7 +69,7 @@ STEPS: Mapping[str, StepKind] = MappingProxyType(
     {
         kind.name: kind
         for kind in (
-            StepKind("warn", by_core=True),
+            StepKind("warn"),
             StepKind("reclaim", Takes.OPTIONAL, "reclaim:256M", by_core=True),
             StepKind("throttle", Takes.OPTIONAL, "throttle:80", by_core=True, undone=True),
             StepKind("freeze", ends=True, by_core=True, undone=True),

@@ -22,12 +22,19 @@ from oomslice.cli import answers, show, verify
 from oomslice.cli.failure import EXIT_CODES
 from oomslice.cli.main import build_parser
 from oomslice.decisions import journal
-from oomslice.decisions.record import Decision
+from oomslice.decisions.record import UNDOABLE, Decision
 from oomslice.policy.effective import AVOID_BONUS, COOLDOWN_DEFAULT_USEC
 from oomslice.settings.configuration import SECTIONS, parse_configuration
 from oomslice.settings.keys import YAML_LIMIT_KEYS, YAML_MACHINE_KEYS, YAML_SETTING_KEYS
 from oomslice.settings.model import SETTING_KEYS, Limits, MachineTriggers, format_usec
-from oomslice.settings.steps import STEPS
+from oomslice.settings.steps import (
+    AFTER_LAST_USEC,
+    AFTER_TERMINATE_USEC,
+    PATH_MAX,
+    STEPS,
+    STEPS_MAX,
+    THROTTLE_DEFAULT,
+)
 from oomslice.settings.unitfile import parse_unit_files
 
 ROOT = Path(__file__).parents[2]
@@ -231,6 +238,29 @@ def test_every_step_is_in_the_manual() -> None:
     text = section("oomslice.unit.5", "OPTIONS")
     steps = set(re.findall(r"^\t_([a-z]+)_(?:[:\[].*)?$", text, re.MULTILINE))
     assert steps == set(STEPS)
+
+
+def test_who_carries_out_a_step_and_what_is_undone_is_in_the_manual() -> None:
+    text = " ".join(section("oomslice.unit.5", "OPTIONS").split())
+    core = [name for name, step in STEPS.items() if step.by_core]
+    extended = [name for name, step in STEPS.items() if not step.by_core]
+    for names, rest in ((core, "are carried out by *oomslice-core*"), (extended, "need *oomsliced*(8) and")):
+        listed = ", ".join(f"_{name}_" for name in names[:-1]) + f" and _{names[-1]}_"
+        assert f"{listed} {rest}" in text, listed
+    undone = {name for name, step in STEPS.items() if step.undone}
+    assert undone == UNDOABLE == show.UNDOABLE
+    for name in undone:
+        assert re.search(rf"_{name}_(\[:_PERCENT_\])? [^_]* Undone\.", text), name
+
+
+def test_figures_of_ladders_are_those_of_the_code() -> None:
+    options = section("oomslice.unit.5", "OPTIONS")
+    assert f"At most {STEPS_MAX} steps" in options
+    assert f"Default: {THROTTLE_DEFAULT}." in options
+    assert f"can have {PATH_MAX} bytes" in options
+    ladders = " ".join(section("oomslice.unit.5", "LADDERS").split())
+    assert f"a kill is added: {format_usec(AFTER_TERMINATE_USEC)} after the last step if that is _terminate_" in ladders
+    assert f"else {format_usec(AFTER_LAST_USEC)} after it" in ladders
 
 
 def test_examples_of_unit_files_are_right() -> None:
