@@ -32,11 +32,12 @@ static struct oomslice_force slots[2];
 static struct oomslice_force *_Atomic in_force; /* NULL before the first plan; the watchdog reads it, too */
 static struct oomslice_force *taking;           /* NULL while no plan is being taken */
 static int epoll = -1;
-static const char *machine_pressure;
+static int proc = -1;
+static const char machine_pressure[] = "pressure/memory";
 
-void oomslice_force_init(int epoll_fd, const char *pressure_path) {
+void oomslice_force_init(int epoll_fd, int proc_fd) {
         epoll = epoll_fd;
-        machine_pressure = pressure_path;
+        proc = proc_fd;
         for (int i = 0; i < 2; i++) {
                 slots[i].held = held_tables[i];
                 slots[i].order = order_tables[i];
@@ -299,7 +300,7 @@ static void arm_domain(struct oomslice_force *force, struct oomslice_force *old,
         }
         /* The root cgroup has no memory.pressure on every kernel; the machine's file has the same figures. */
         if (index == 0 && force->domains[0].figures_fd < 0)
-                force->domains[0].figures_fd = open(machine_pressure, O_RDONLY | O_CLOEXEC);
+                force->domains[0].figures_fd = openat(proc, machine_pressure, O_RDONLY | O_CLOEXEC);
         if (force->domains[index].figures_fd >= 0) {
                 struct oomslice_psi_trigger_figures figures;
 
@@ -311,11 +312,11 @@ static void arm_all(struct oomslice_force *force, struct oomslice_force *old) {
         const struct oomslice_machine *machine = &force->plan.header->machine;
         const struct oomslice_machine *before = old ? &old->plan.header->machine : machine;
 
-        force->sign_fd = arm(old ? &old->sign_fd : NULL, triggers_equal(&before->sign, &machine->sign),
-                             AT_FDCWD, machine_pressure, &machine->sign,
+        force->sign_fd = arm(old ? &old->sign_fd : NULL, triggers_equal(&before->sign, &machine->sign), proc,
+                             machine_pressure, &machine->sign,
                              (struct oomslice_event){OOMSLICE_EVENT_SIGN, force->tag, 0});
         force->thrash_fd =
-                arm(old ? &old->thrash_fd : NULL, triggers_equal(&before->thrash, &machine->thrash), AT_FDCWD,
+                arm(old ? &old->thrash_fd : NULL, triggers_equal(&before->thrash, &machine->thrash), proc,
                     machine_pressure, &machine->thrash,
                     (struct oomslice_event){OOMSLICE_EVENT_THRASH, force->tag, 0});
         for (uint32_t i = 0; i < force->plan.header->domains_count; i++)

@@ -27,8 +27,8 @@ struct oomslice_force {
         struct oomslice_force_domain domains[OOMSLICE_PLAN_DOMAINS_MAX];
 };
 
-/* `pressure_path` is the machine's pressure file. Sets up the tables; once, before anything else here. */
-void oomslice_force_init(int epoll_fd, const char *pressure_path);
+/* `proc_fd`: /proc, for the machine's pressure file. Sets up the tables; once, before anything else here. */
+void oomslice_force_init(int epoll_fd, int proc_fd);
 /* The plan in force or NULL. */
 const struct oomslice_force *oomslice_force_get(void);
 

@@ -7,12 +7,10 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <malloc.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
-#include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
@@ -49,18 +47,14 @@
 /* Set for good once the core is armed. The test build's allocator aborts from then on. */
 volatile bool oomslice_armed;
 
-static char meminfo_path[PATH_MAX], pressure_path[PATH_MAX];
-
 static int fail(const char *what, int error) {
         oomslice_options_complain(what, error);
         return error;
 }
 
-static int join(char path[static PATH_MAX], const char *root, const char *rest) {
-        if (strlen(root) + strlen(rest) >= PATH_MAX)
-                return -ENAMETOOLONG;
-        (void)stpcpy(stpcpy(path, root), rest);
-        return 0;
+/* One for each thread that reads it: the kernel lets them into an open file one by one. */
+static int open_meminfo(int proc_fd) {
+        return openat(proc_fd, "meminfo", O_RDONLY | O_CLOEXEC);
 }
 
 static bool never_tried(uint64_t cgroup_id, void *context) {
@@ -160,7 +154,13 @@ static void arm(void) {
 
         if (oomslice_process_mrelease(-1) != -ENOSYS)
                 oomslice_state_add_features(OOMSLICE_FEATURE_MRELEASE);
-        /* Bounds the stay in reclaim throttling, should this thread ever have to allocate in the kernel. */
+        /*
+         * Bounds the stay in reclaim throttling, should this thread ever have to allocate in the kernel: it does no I/O
+         * for it, and waits for kswapd a second at most. The price: its allocations are without __GFP_FS, for which
+         * the kernel calls no OOM killer (out_of_memory() returns at once), so an allocation that finds nothing tries
+         * again and again until somebody else has freed memory. Hence whatever needs memory comes after the kill, and
+         * a thread that is caught in such a loop has the watchdog behind it.
+         */
         (void)prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
         /* The C library's own start has a heap of 132 KiB made, of which it uses one page. */
         (void)malloc_trim(0);
@@ -205,12 +205,12 @@ static int run(const struct oomslice_options *options) {
                                (struct oomslice_event){OOMSLICE_EVENT_TIMER, 0, 0});
         if (r < 0)
                 return fail("epoll", r);
-        if (join(meminfo_path, options->proc_root, "/meminfo") < 0 ||
-            join(pressure_path, options->proc_root, "/pressure/memory") < 0)
-                return fail(options->proc_root, -ENAMETOOLONG);
-        meminfo_fd = open(meminfo_path, O_RDONLY | O_CLOEXEC);
+        proc_fd = open(options->proc_root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (proc_fd < 0)
+                return fail(options->proc_root, -errno);
+        meminfo_fd = open_meminfo(proc_fd);
         if (meminfo_fd < 0)
-                return fail(meminfo_path, -errno);
+                return fail("meminfo", -errno);
         status_fd = open("/proc/self/status", O_RDONLY | O_CLOEXEC); /* -1: locked_bytes stays 0 */
         root_fd = open(options->cgroup_root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (root_fd < 0)
@@ -227,13 +227,10 @@ static int run(const struct oomslice_options *options) {
         oomslice_decide_init(options->dry_run);
         oomslice_action_init(epoll_fd);
         oomslice_sample_init();
-        oomslice_force_init(epoll_fd, pressure_path);
+        oomslice_force_init(epoll_fd, proc_fd);
         r = oomslice_channel_init(epoll_fd, inherited.socket, ring_fd, event_fd, &hooks);
         if (r < 0)
                 return fail("socket", r);
-        proc_fd = open(options->proc_root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        if (proc_fd < 0)
-                return fail(options->proc_root, -errno);
         oomslice_killing_init(proc_fd);
         r = oomslice_undo_open(options->undo, root_fd);
         if (r < 0)
@@ -247,10 +244,10 @@ static int run(const struct oomslice_options *options) {
         r = oomslice_reaper_start();
         if (r < 0)
                 (void)fail("reaper threads", r); /* goes on: dying takes longer without them */
-        r = oomslice_reserve_start(open(meminfo_path, O_RDONLY | O_CLOEXEC));
+        r = oomslice_reserve_start(open_meminfo(proc_fd));
         if (r < 0)
                 (void)fail("reserve thread", r); /* goes on: then nothing is reserved */
-        r = oomslice_watchdog_start(open(meminfo_path, O_RDONLY | O_CLOEXEC), options->dry_run);
+        r = oomslice_watchdog_start(open_meminfo(proc_fd), options->dry_run);
         if (r < 0)
                 (void)fail("watchdog", r); /* goes on: systemd's is still there */
 

@@ -29,13 +29,16 @@ SMALL = ["-ffunction-sections", "-fdata-sections", "-fno-asynchronous-unwind-tab
 SMALL += ["-Wl,--gc-sections", "-Wl,-z,noseparate-code"]
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 SANITIZERS += [f"-DOOMSLICE_{thread}_STACK=1048576" for thread in ("REAPER", "RESERVE", "WATCHDOG")]
+GUARDED = ["malloc", "calloc", "realloc", "free", "open", "openat", "fopen", "vfprintf", "vsnprintf", "fputs", "fwrite"]
+GUARDED += ["printf", "fprintf", "snprintf", "puts"]
+"""What the build "guarded" must not use once it is armed; see guard.c."""
 BUILDS = {
     "static": ["-Os", "-g", "-static", *SMALL],  # as it is shipped, see core/meson.build
     "sanitized": ["-O1", "-g", *SANITIZERS],
     "stuck": ["-O2", "-g", "-static", str(Path(__file__).with_name("stuck.c"))]
     + [f"-Wl,--wrap={name}" for name in ("pread", "pwrite", "openat")],
     "guarded": ["-O2", "-g", "-static", str(Path(__file__).with_name("guard.c"))]
-    + [f"-Wl,--wrap={name}" for name in ("malloc", "calloc", "realloc", "free")],
+    + [f"-Wl,--wrap={name}" for name in GUARDED],
 }
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from oomslice._core import ffi, lib
 from tests.core.plans import Domain
-from tests.core.rig import Core, Records, Scene, name, scenes, wait_until
+from tests.core.rig import GUARDED, Core, Records, Scene, name, scenes, wait_until
 
 TWO_SECONDS = 2_000_000
 REST = float(os.environ.get("OOMSLICE_TEST_REST", "4"))
@@ -108,32 +108,74 @@ def test_manager_expects_turns_while_memory_is_short_and_none_at_rest(static_sce
     assert scene.alive(unit) == 1
 
 
-def test_heap_is_never_used_once_armed(guarded_scene: Scene) -> None:
+def test_no_heap_no_stdio_and_no_path_once_armed(guarded_scene: Scene) -> None:
     scene = guarded_scene
+    real_pressure(scene)
+    trigger = (lib.OOMSLICE_PSI_FULL, 1_900_000, TWO_SECONDS)
     scene.add("a.service", -5, processes=80)
     scene.add("b.service", 0, lib.OOMSLICE_UNIT_PROTECTED, processes=1)
     low = scene.add_slice("low.slice", -2)
-    scene.hand_over(domains=[Domain(0), Domain(low)])
-    records = scene.hand_over()
+    scene.add("one.service", -4, processes=3)
+    scene.units[-1].kill_scope = lib.OOMSLICE_SCOPE_PROCESS
+    scene.tree.populate(scene.tree.make("a.service/inner"))
+    domains = [Domain(0), Domain(low, trigger=trigger)]
+    scene.hand_over(domains=domains, sign=trigger, thrash=trigger)
+    records = scene.hand_over(domains=domains, sign=trigger, thrash=trigger, reserve=4 << 20)
+    wait_until(lambda: scene.core.poke().reserve_bytes == 4 << 20)
     young = scene.tree.make("low.slice/young.service")
     scene.tree.populate(young)
     scene.shortage()
-    assert [name(records.wait().victim_name) for _ in range(3)] == ["a.service", "young.service", ""]
+    victims = [name(records.wait().victim_name) for _ in range(4)]
+    assert victims == ["a.service", "one.service", "young.service", ""]
     scene.core.poke()
+    assert scene.core.stop() == (0, "")
+    scene.core.start()
 
 
-def test_heap_guard_sees_a_heap_that_is_used(programs: Callable[[str], Path], tmp_path: Path) -> None:
-    # The guard itself: a program that allocates after it says it is armed ends with 99.
+@pytest.mark.parametrize(
+    ("call", "status"),
+    [
+        ("free(malloc(2))", 99),
+        ('printf("x")', 99),
+        ('puts("x")', 99),
+        ('fprintf(stderr, "%d", 1)', 99),
+        ("snprintf(text, 9, text)", 99),
+        ('fopen("/dev/null", "r")', 99),
+        ('open("/dev/null", O_RDONLY)', 99),
+        ('openat(AT_FDCWD, "cgroup.kill", O_RDONLY)', 99),
+        ('openat(3, "/proc/meminfo", O_RDONLY)', 99),
+        ('openat(3, "meminfo", O_RDONLY)', 99),
+        ('openat(3, "1/statm", O_RDONLY)', 99),
+        ('openat(3, "../x", O_RDONLY | O_DIRECTORY | O_NOFOLLOW)', 99),
+        ('openat(3, "1/status", O_RDONLY)', 0),
+        ('openat(3, "cgroup.kill", O_WRONLY)', 0),
+        ('openat(3, "new.service", O_RDONLY | O_DIRECTORY | O_NOFOLLOW)', 0),
+    ],
+)
+def test_guard_sees_what_is_forbidden(tmp_path: Path, call: str, status: int) -> None:
     guard = Path(__file__).with_name("guard.c")
-    source = tmp_path / "allocates.c"
+    source = tmp_path / "uses.c"
     source.write_text(
-        "#include <stdbool.h>\n#include <stdlib.h>\nvolatile bool oomslice_armed;\n"
-        "int main(void) { void *volatile p = malloc(1); oomslice_armed = p; p = malloc(2); return p == 0; }\n",
+        "#define _GNU_SOURCE\n#include <fcntl.h>\n#include <stdbool.h>\n#include <stdio.h>\n#include <stdlib.h>\n"
+        "volatile bool oomslice_armed;\nchar text[9];\n"
+        f"int main(void) {{ free(malloc(1)); oomslice_armed = true; (void)!({call}, 1); _Exit(0); }}\n",
         encoding="ascii",
     )
-    wraps = [f"-Wl,--wrap={function}" for function in ("malloc", "calloc", "realloc", "free")]
-    subprocess.run(["gcc", "-static", source, guard, *wraps, "-o", tmp_path / "allocates"], check=True)
-    assert subprocess.run([tmp_path / "allocates"], stderr=subprocess.DEVNULL, check=False).returncode == 99
+    wraps = [f"-Wl,--wrap={function}" for function in GUARDED]
+    command: list[str | Path] = [
+        "gcc",
+        "-O0",
+        "-fno-builtin",
+        "-w",
+        "-static",
+        source,
+        guard,
+        *wraps,
+        "-o",
+        tmp_path / "uses",
+    ]
+    subprocess.run(command, check=True)
+    assert subprocess.run([tmp_path / "uses"], stderr=subprocess.DEVNULL, check=False).returncode == status
 
 
 def test_program_is_static(programs: Callable[[str], Path]) -> None:
@@ -278,7 +320,7 @@ def test_trigger_of_a_domain_outlives_the_plan_and_ends_with_its_cgroup(scene: S
         (["--version"], 0, "oomslice-core "),
         (["--nonsense"], 2, "--nonsense (see --help)"),
         (["--socket"], 2, "--socket (see --help)"),
-        (["--proc-root", "/nonexistent"], 1, "/nonexistent/meminfo: No such file or directory"),
+        (["--proc-root", "/nonexistent"], 1, "/nonexistent: No such file or directory"),
         (["--cgroup-root=/nonexistent"], 1, "/nonexistent: No such file or directory"),
         (["--socket=/nonexistent/s"], 1, "/nonexistent/s: No such file or directory"),
     ],
