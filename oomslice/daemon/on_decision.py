@@ -18,8 +18,8 @@ log = logging.getLogger("oomsliced")
 START_SEC = 30.0
 """How long systemd has to accept the job. Nobody waits for this, and the machine has other worries."""
 KNOWN_MAX = 4096
-NOT_FOR = ("dry-run", "undone")
-"""Outcomes after which nothing is started: nothing was done, or only what an earlier decision did was undone."""
+NOT_FOR = "dry-run"
+"""The outcome after which nothing is started: nothing was done."""
 
 
 class OnDecision:
@@ -42,7 +42,7 @@ class OnDecision:
 
     def unit_of(self, decision: Decision) -> str:
         """The unit to be started, empty if none is."""
-        if decision.outcome in NOT_FOR or not decision.victim:
+        if decision.outcome == NOT_FOR or not decision.victim:
             return ""
         return self._known.get(decision.victim_cgroup_id) or self._known.get(decision.victim, "")
 

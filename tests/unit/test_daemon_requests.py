@@ -272,7 +272,7 @@ def test_the_unit_is_the_one_of_the_plan_in_which_the_victim_was() -> None:
     assert on_decision.unit_of(decision("a.service", 10)) == "", "it was taken out"
 
 
-@pytest.mark.parametrize(("outcome", "started"), [("freed", 1), ("held", 1), ("dry-run", 0), ("undone", 0)])
+@pytest.mark.parametrize(("outcome", "started"), [("freed", 1), ("held", 1), ("relieved", 1), ("dry-run", 0)])
 def test_nothing_is_started_where_nothing_was_done(outcome: str, started: int) -> None:
     actions = Actions(ActionAnswer(0, "done"))
     on_decision = OnDecision(actions)  # type: ignore[arg-type]
