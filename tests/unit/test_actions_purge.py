@@ -151,6 +151,19 @@ def test_a_passed_deadline_removes_nothing_and_says_so(tmpfs: Path) -> None:
     assert (tmpfs / "kept").exists()
 
 
+def test_a_directory_that_was_one_when_it_was_seen_is_not_entered_as_a_link(tmpfs: Path) -> None:
+    fill(tmpfs / "outside/kept")
+    (tmpfs / "inside").mkdir()
+    (tmpfs / "inside/was-a-directory").symlink_to(tmpfs / "outside")
+    directory = open_purgeable(str(tmpfs / "inside"))
+    # As if it had been found below a directory, a moment before.
+    work = module._Purge(directory, 0, time.monotonic() + 30)
+    work._remove(("was-a-directory", "kept"))
+    assert list(work._walk(directory, ())) == []
+    os.close(directory)
+    assert (tmpfs / "outside/kept").exists() and work.files == 0
+
+
 def test_a_directory_that_becomes_a_link_under_its_hands_leads_nowhere(tmpfs: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     for number in range(50):

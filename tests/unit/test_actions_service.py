@@ -41,10 +41,13 @@ def in_seconds(seconds: float) -> int:
     return int((time.monotonic() + seconds) * 1e6)
 
 
+START = "import signal, sys, time; from oomslice.actions import service"
+
+
 class Running:
     """The service in a process of its own."""
 
-    def __init__(self, directory: Path, idle: int = 60) -> None:
+    def __init__(self, directory: Path, idle: int = 60, patch: str = "") -> None:
         self.socket = str(directory / "actions.sock")
         self.programs = directory / "bin"
         self.programs.mkdir()
@@ -54,7 +57,7 @@ class Running:
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "oomslice.actions.service", "--socket", self.socket),
+                    *(sys.executable, "-c", f"{START}\n{patch}\nsys.exit(service.main())", "--socket", self.socket),
                     *("--idle", str(idle), "--programs", f"{self.programs}:/usr/bin:/bin"),
                 ],
                 cwd=TOP,
@@ -140,6 +143,32 @@ def test_a_hanging_step_is_late_holds_nobody_else_and_is_ended(service: Running,
     while alive(pid):
         assert time.monotonic() < deadline, "what hangs is still there"
         time.sleep(0.02)
+
+
+@pytest.mark.parametrize("deaf", [False, True])
+def test_a_step_that_does_not_look_at_the_clock_is_told_and_then_killed(tmp_path: Path, deaf: bool) -> None:
+    pid = tmp_path / "pid"
+    stuck = f"""
+import os
+def stuck(*arguments):
+    {"signal.signal(signal.SIGTERM, signal.SIG_IGN)" if deaf else "pass"}
+    with open({str(pid)!r}, "w") as file:
+        file.write(str(os.getpid()))
+    time.sleep(1000)
+service.carry_out = stuck
+service.GRACE_S = {0.3 if deaf else 1000}
+"""
+    running = Running(tmp_path, patch=stuck)
+    try:
+        assert running.ask(kind="purge", text="/x", deadline_usec=in_seconds(1)).result == "late"
+        deadline = time.monotonic() + 20
+        while alive(int(pid.read_text())):
+            assert time.monotonic() < deadline, "what hangs is still there"
+            time.sleep(0.02)
+        assert running.ask(kind="hello").result == "done"
+    finally:
+        running.process.kill()
+        running.process.wait()
 
 
 def alive(pid: int) -> bool:
