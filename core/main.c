@@ -40,6 +40,7 @@
 #include "ringfd.h"
 #include "rough.h"
 #include "sample.h"
+#include "seccomp.h"
 #include "state.h"
 #include "undo.h"
 #include "watchdog.h"
@@ -255,6 +256,9 @@ static int run(const struct oomslice_options *options) {
         arm();
         oomslice_armed = true;
         (void)oomslice_notify("READY=1");
+        r = oomslice_seccomp_install();
+        if (r < 0 && r != -ENOTSUP)
+                (void)fail("seccomp filter", r); /* goes on: the unit's own is wider, and there */
 
         /* Wait and act */
         r = oomslice_loop_run(epoll_fd, timer_fd);

@@ -27,7 +27,7 @@ Step = tuple[int, int, int, str]
 """kind, amount, delay in microseconds and text, as in plans.Unit.ladder"""
 SMALL = ["-ffunction-sections", "-fdata-sections", "-fno-asynchronous-unwind-tables"]
 SMALL += ["-Wl,--gc-sections", "-Wl,-z,noseparate-code"]
-SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-DOOMSLICE_UNFILTERED"]
 SANITIZERS += [f"-DOOMSLICE_{thread}_STACK=1048576" for thread in ("REAPER", "RESERVE", "WATCHDOG")]
 GUARDED = ["malloc", "calloc", "realloc", "free", "open", "openat", "fopen", "vfprintf", "vsnprintf", "fputs", "fwrite"]
 GUARDED += ["printf", "fprintf", "snprintf", "puts"]
@@ -35,7 +35,7 @@ GUARDED += ["printf", "fprintf", "snprintf", "puts"]
 BUILDS = {
     "static": ["-Os", "-g", "-static", *SMALL],  # as it is shipped, see core/meson.build
     "sanitized": ["-O1", "-g", *SANITIZERS],
-    "stuck": ["-O2", "-g", "-static", str(Path(__file__).with_name("stuck.c"))]
+    "stuck": ["-O2", "-g", "-static", "-DOOMSLICE_UNFILTERED", str(Path(__file__).with_name("stuck.c"))]
     + [f"-Wl,--wrap={name}" for name in ("pread", "pwrite", "openat")],
     "guarded": ["-O2", "-g", "-static", str(Path(__file__).with_name("guard.c"))]
     + [f"-Wl,--wrap={name}" for name in GUARDED],
