@@ -350,6 +350,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, OomsliceError) as error:
         log(3, f"cannot listen at {path}: {error}")
         return 1
+    # A journal that is stuck must not hold the answers up: then there is no log.
+    if "JOURNAL_STREAM" in os.environ:
+        os.set_blocking(sys.stderr.fileno(), False)
     signal.signal(signal.SIGTERM, lambda number, frame: service.stop())
     service.run()
     return 0

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from oomslice import errors
+from oomslice.actions import checkpoint, messages, service, systemd
 from oomslice.bus.interface import BUS_NAME, DECISION_SIGNATURES, MANAGER, OBJECT_PATH, Argument
 from oomslice.cli import answers, show, verify
 from oomslice.cli.failure import EXIT_CODES
@@ -428,6 +429,21 @@ def test_every_option_of_the_daemons_is_in_the_manual() -> None:
     core = (ROOT / "core/options.c").read_text(encoding="utf-8")
     words = set(re.findall(r'^ +"  (--[a-z-]+)', core, re.MULTILINE))
     assert {entry for entry in entries(section("oomsliced.8", "OPTIONS OF OOMSLICE-CORE")) if entry[0] == "-"} == words
+
+
+def test_every_option_and_step_of_the_actions_service_is_in_the_manual() -> None:
+    words = set(re.findall(r"^  (--[a-z]+)", service.HELP, re.MULTILINE))
+    assert words == {entry for entry in entries(section("oomslice-actions.8", "OPTIONS")) if entry[0] == "-"}
+    assert f"Default: {service.IDLE_S:g}." in section("oomslice-actions.8", "OPTIONS")
+    steps = set(re.findall(r"^\*([a-z]+)[:*\[]", section("oomslice-actions.8", "STEPS"), re.MULTILINE))
+    assert steps == set(messages.KINDS) - {"hello"}
+    text = page("oomslice-actions.8")
+    assert checkpoint.DIRECTORY in text
+    assert systemd.ENVIRONMENT_DIRECTORY in text
+    assert systemd.STARTED_DIRECTORY in text
+    capabilities = (ROOT / "units/oomslice-actions.service").read_text(encoding="utf-8")
+    bounding = re.search(r"^CapabilityBoundingSet=(.*)$", capabilities, re.MULTILINE)
+    assert bounding and len(bounding[1].split()) == 5 and re.search(r"with five\s+capabilities", text)
 
 
 # README and the other pages.
