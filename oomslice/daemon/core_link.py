@@ -15,12 +15,16 @@ from oomslice.daemon.requests import RequestHandler
 from oomslice.decisions.ring import Ring
 from oomslice.errors import ChannelError, OomsliceError, PlanError
 from oomslice.plan.channel import CoreChannel, Hello
-from oomslice.plan.encode import plan_names, plan_texts, read_plan, seal
+from oomslice.plan.encode import plan_names, plan_reserve, plan_texts, read_plan, seal
 
 log = logging.getLogger("oomsliced")
 
 RETRY_SEC = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 """Pauses between attempts to connect: the core is back within a tenth of a second if it is coming back at all."""
+
+RESERVE_LOOKS_SEC = (1.0, 6.0, 30.0)
+"""Pauses before the core is asked for its state again while it does not hold its reserve: it takes that when all has
+been calm for some seconds. Then no more: at rest nobody wakes it, and a shortage that lasts has decisions to come."""
 
 NAMES_MAX = 10_000
 """Of so many cgroups, those of earlier plans included, the names are kept."""
@@ -53,6 +57,8 @@ class CoreLink:
         self._names: dict[int, str] = {}
         self._texts: dict[int, dict[str, list[str]]] = {}
         self._handover = asyncio.Lock()
+        self._reserve = 0
+        self._looks: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Stays connected until cancelled."""
@@ -93,6 +99,7 @@ class CoreLink:
         if self._channel is not None:
             with contextlib.suppress(ChannelError):
                 self._status.core = await self._channel.state()
+                self._look_again()
 
     def collect(self) -> None:
         """Empties the ring into the store."""
@@ -146,8 +153,25 @@ class CoreLink:
                 self._in_force = prepared.generation
                 self._status.plan_error = ""
             self._status.core = await channel.state()
+            self._look_again()
+
+    def _look_again(self) -> None:
+        """Follows the reserve until it is held, or for a while."""
+        if self._looks is not None:
+            self._looks.cancel()
+        self._looks = asyncio.get_running_loop().create_task(self._look())
+
+    async def _look(self) -> None:
+        for pause in RESERVE_LOOKS_SEC:
+            if self._status.core is None or self._status.core.reserve_bytes == self._reserve or self._channel is None:
+                return
+            await asyncio.sleep(pause)
+            if self._channel is not None:
+                with contextlib.suppress(ChannelError):
+                    self._status.core = await self._channel.state()
 
     def _know(self, plan: bytes) -> None:
+        self._reserve = plan_reserve(plan)
         # What the plan before said is kept: its last decision may be in the ring already.
         if len(self._names) >= NAMES_MAX:
             self._names, self._texts = {}, {}
@@ -158,6 +182,9 @@ class CoreLink:
         channel.close()
         self._channel = None
         self._status.core = None
+        if self._looks is not None:
+            self._looks.cancel()
+            self._looks = None
         if self._event_fd >= 0:
             asyncio.get_running_loop().remove_reader(self._event_fd)
             os.close(self._event_fd)

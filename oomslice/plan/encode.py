@@ -154,6 +154,12 @@ def plan_names(data: bytes) -> dict[int, str]:
     return {plan.units[index].cgroup_id: _name(plan, index) for index in range(plan.header.units_count)}
 
 
+def plan_reserve(data: bytes) -> int:
+    """The reserve that a plan asks for, in bytes. Raises PlanError if the core would refuse the plan."""
+    plan, _memory = _check(data)
+    return int(plan.header.machine.reserve)
+
+
 def plan_texts(data: bytes) -> dict[int, dict[str, list[str]]]:
     """Cgroup id -> name of a step -> its paths or units in the unit's ladder, in order; without those that have none.
 
