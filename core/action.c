@@ -20,6 +20,9 @@
 #include "reaper.h"
 #include "record.h"
 
+/* After this part of the time that a victim has, the reapers hurry. */
+enum { LATE_PART = 4 };
+
 static struct oomslice_action actions[OOMSLICE_ACTIONS_MAX];
 static int epoll = -1;
 
@@ -189,6 +192,9 @@ bool oomslice_action_poll(uint64_t now_us, bool any, uint64_t available,
                 else if (now_us >= action->deadline_us)
                         outcome = action->dead ? OOMSLICE_OUTCOME_KEPT : OOMSLICE_OUTCOME_DEADLINE;
                 else {
+                        if (!action->back &&
+                            now_us - action->start_us >= (action->deadline_us - action->start_us) / LATE_PART)
+                                oomslice_reaper_hurry(true);
                         action->poll_us = next_look(action, now_us);
                         continue;
                 }
@@ -203,6 +209,8 @@ bool oomslice_action_poll(uint64_t now_us, bool any, uint64_t available,
                 oomslice_record_finish(action->record, outcome, 0);
                 *resultp = (struct oomslice_action_result){action->domain_id, action->victim_id, outcome};
                 oomslice_action_free(action);
+                if (oomslice_action_next() == OOMSLICE_MOMENT_NEVER)
+                        oomslice_reaper_hurry(false);
                 return true;
         }
         return false;

@@ -68,6 +68,7 @@ static void release(struct oomslice_force *force, const bool *kept) {
                 close_descriptor(&force->domains[i].figures_fd);
         }
         close_descriptor(&force->sign_fd);
+        close_descriptor(&force->plain_sign_fd);
         close_descriptor(&force->thrash_fd);
         if (force->map)
                 munmap(force->map, force->size);
@@ -136,7 +137,7 @@ int oomslice_force_begin(int plan_fd, bool newer_only, uint32_t *detailp) {
         taking->fd = plan_fd;
         taking->map = NULL;
         taking->added = 0;
-        taking->sign_fd = taking->thrash_fd = -1;
+        taking->sign_fd = taking->plain_sign_fd = taking->thrash_fd = -1;
         for (uint32_t i = 0; i < OOMSLICE_PLAN_DOMAINS_MAX; i++)
                 taking->domains[i] = (struct oomslice_force_domain){-1, -1};
 
@@ -259,7 +260,8 @@ int32_t oomslice_force_find(const struct oomslice_force *force, uint64_t cgroup_
 
 /* Moves the trigger of the plan before if it is the same, else makes one. A failure costs the trigger alone. */
 static int arm(int *old_fdp, bool same, int directory, const char *path,
-               const struct oomslice_psi_trigger *trigger, struct oomslice_event event) {
+               const struct oomslice_psi_trigger *trigger, struct oomslice_event event,
+               int (*opened)(int, const char *, const struct oomslice_psi_trigger *)) {
         int fd;
 
         if (trigger->kind == OOMSLICE_PSI_NONE)
@@ -268,7 +270,7 @@ static int arm(int *old_fdp, bool same, int directory, const char *path,
                 fd = *old_fdp;
                 *old_fdp = -1;
         } else
-                fd = oomslice_psi_open(directory, path, trigger);
+                fd = opened(directory, path, trigger);
         if (fd >= 0 && oomslice_event_set(epoll, fd, EPOLLPRI, event) < 0)
                 close_descriptor(&fd);
         return fd < 0 ? -1 : fd;
@@ -294,8 +296,8 @@ static void arm_domain(struct oomslice_force *force, struct oomslice_force *old,
                 same = triggers_equal(&before->trigger, &domain->trigger);
         }
         if (directory >= 0) {
-                force->domains[index].trigger_fd =
-                        arm(old_fdp, same, directory, "memory.pressure", &domain->trigger, event);
+                force->domains[index].trigger_fd = arm(old_fdp, same, directory, "memory.pressure",
+                                                       &domain->trigger, event, oomslice_psi_open);
                 force->domains[index].figures_fd = openat(directory, "memory.pressure", O_RDONLY | O_CLOEXEC);
         }
         /* The root cgroup has no memory.pressure on every kernel; the machine's file has the same figures. */
@@ -311,14 +313,17 @@ static void arm_domain(struct oomslice_force *force, struct oomslice_force *old,
 static void arm_all(struct oomslice_force *force, struct oomslice_force *old) {
         const struct oomslice_machine *machine = &force->plan.header->machine;
         const struct oomslice_machine *before = old ? &old->plan.header->machine : machine;
+        const struct oomslice_event sign = {OOMSLICE_EVENT_SIGN, force->tag, 0};
+        const struct oomslice_event thrash = {OOMSLICE_EVENT_THRASH, force->tag, 0};
+        bool same = triggers_equal(&before->sign, &machine->sign);
 
-        force->sign_fd = arm(old ? &old->sign_fd : NULL, triggers_equal(&before->sign, &machine->sign), proc,
-                             machine_pressure, &machine->sign,
-                             (struct oomslice_event){OOMSLICE_EVENT_SIGN, force->tag, 0});
-        force->thrash_fd =
-                arm(old ? &old->thrash_fd : NULL, triggers_equal(&before->thrash, &machine->thrash), proc,
-                    machine_pressure, &machine->thrash,
-                    (struct oomslice_event){OOMSLICE_EVENT_THRASH, force->tag, 0});
+        force->sign_fd = arm(old ? &old->sign_fd : NULL, same, proc, machine_pressure, &machine->sign, sign,
+                             oomslice_psi_open);
+        force->plain_sign_fd = arm(old ? &old->plain_sign_fd : NULL, same, proc, machine_pressure,
+                                   &machine->sign, sign, oomslice_psi_open_plain);
+        same = triggers_equal(&before->thrash, &machine->thrash);
+        force->thrash_fd = arm(old ? &old->thrash_fd : NULL, same, proc, machine_pressure, &machine->thrash,
+                               thrash, oomslice_psi_open);
         for (uint32_t i = 0; i < force->plan.header->domains_count; i++)
                 arm_domain(force, old, i);
 }

@@ -24,6 +24,7 @@ struct oomslice_force {
         bool *inherited;            /* held[i] is shared with the plan before, while both exist */
         uint32_t added;             /* units whose descriptor has come */
         int sign_fd, thrash_fd;     /* -1: none */
+        int plain_sign_fd;          /* the sign again, by other means of the kernel; -1: none */
         struct oomslice_force_domain domains[OOMSLICE_PLAN_DOMAINS_MAX];
 };
 

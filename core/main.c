@@ -149,9 +149,16 @@ static int open_signals(int epoll_fd) {
                                   (struct oomslice_event){OOMSLICE_EVENT_SIGNAL, 0, 0});
 }
 
+/*
+ * Who works in real time may run out of memory like everyone else. So above what real-time programs usually give
+ * themselves (audio: 20 or so), and beside the kernel's threaded interrupts (50); below 99, which is for what keeps the
+ * processors themselves going.
+ */
+enum { PRIORITY = OOMSLICE_REAPER_HURRIED + 1 };
+
 /* Everything that makes the deciding thread independent of the rest; each step that fails is a missing feature. */
 static void arm(void) {
-        const struct sched_param priority = {.sched_priority = 1};
+        const struct sched_param priority = {.sched_priority = PRIORITY};
 
         if (oomslice_process_mrelease(-1) != -ENOSYS)
                 oomslice_state_add_features(OOMSLICE_FEATURE_MRELEASE);

@@ -6,11 +6,17 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "psi.h"
+
+/* Windows of triggers without CAP_SYS_RESOURCE are multiples of this (kernel/sched/psi.c, psi_trigger_create()). */
+enum { PLAIN_WINDOW_US = 2000000 };
 
 /* Appends `number` in decimal; snprintf is avoided because this file is part of the kill path's program. */
 static char *put_number(char *out, uint32_t number) {
@@ -24,6 +30,39 @@ static char *put_number(char *out, uint32_t number) {
         while (n > 0)
                 *out++ = digits[--n];
         return out;
+}
+
+/* Takes CAP_SYS_RESOURCE from what this thread may do now, or gives it back. False: nothing has changed. */
+static bool set_resource_right(bool wanted) {
+        struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+        struct __user_cap_data_struct rights[_LINUX_CAPABILITY_U32S_3] = {0};
+        const uint32_t bit = UINT32_C(1) << CAP_SYS_RESOURCE;
+
+        if (syscall(SYS_capget, &header, rights) < 0)
+                return false;
+        if (wanted)
+                rights[0].effective |= rights[0].permitted & bit;
+        else
+                rights[0].effective &= ~bit;
+        return syscall(SYS_capset, &header, rights) == 0;
+}
+
+int oomslice_psi_open_plain(int dir_fd, const char *path, const struct oomslice_psi_trigger *trigger) {
+        struct oomslice_psi_trigger plain = *trigger;
+        int r;
+
+        if (plain.kind == OOMSLICE_PSI_NONE)
+                return -EINVAL;
+        plain.window_us = (trigger->window_us + PLAIN_WINDOW_US - 1) / PLAIN_WINDOW_US * PLAIN_WINDOW_US;
+        if (trigger->window_us > 0)
+                plain.stall_us =
+                        (uint32_t)((uint64_t)trigger->stall_us * plain.window_us / trigger->window_us);
+        if (!set_resource_right(false))
+                return -EPERM;
+        r = oomslice_psi_open(dir_fd, path, &plain);
+        /* Cannot fail after it was taken: it is still permitted. */
+        (void)set_resource_right(true);
+        return r;
 }
 
 int oomslice_psi_open(int dir_fd, const char *path, const struct oomslice_psi_trigger *trigger) {

@@ -14,6 +14,12 @@
  */
 int oomslice_psi_open(int dir_fd, const char *path, const struct oomslice_psi_trigger *trigger);
 /* cffi: end */
+/*
+ * The same trigger as somebody without CAP_SYS_RESOURCE gets it: in whole windows of 2 s, the stall in proportion. The
+ * kernel looks after those in an ordinary worker. After the others it looks in a thread of the lowest real-time
+ * priority, which never runs while real-time programs keep all processors busy. EPERM before Linux 6.5.
+ */
+int oomslice_psi_open_plain(int dir_fd, const char *path, const struct oomslice_psi_trigger *trigger);
 
 /* Reads averages and totals from a pressure file that is open. 0 or -errno; what is missing stays 0. */
 int oomslice_psi_read(int fd, struct oomslice_psi_trigger_figures *figuresp);

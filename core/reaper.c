@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Owns process_mrelease and the threads that call it. The deciding thread never reaps: it has real-time priority
- * and would keep others from a processor for the whole of it (Android's lmkd learnt that, 0431b65). The queue has
+ * and would keep others from a processor for the whole of it (Android's lmkd learnt that, 0431b65). The threads get
+ * one as well only when a victim does not get on without: its own end is not in real time either. The queue has
  * one writer, needs no lock, and if it is full the pidfd is closed: reaping only hastens what happens anyway.
  */
 #define _GNU_SOURCE
@@ -9,6 +10,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -35,6 +37,9 @@ static atomic_uint popped;
 static uint32_t pushed; /* the deciding thread's alone */
 static atomic_uint counters[OOMSLICE_REAPER_COUNTERS];
 static int wake_fd = -1;
+static pthread_t threads[OOMSLICE_REAPER_THREADS];
+static int threads_count;
+static bool hurried;
 
 static void reap(int pidfd, uint32_t serial) {
         static const struct timespec pause = {.tv_nsec = 2000000};
@@ -77,7 +82,6 @@ static void *run(void *unused) {
 
 int oomslice_reaper_start(void) {
         pthread_attr_t attributes;
-        pthread_t thread;
         int r = 0;
 
         wake_fd = eventfd(0, EFD_CLOEXEC | EFD_SEMAPHORE);
@@ -87,7 +91,9 @@ int oomslice_reaper_start(void) {
                 (void)pthread_attr_init(&attributes);
                 r = pthread_attr_setstack(&attributes, stacks[i], OOMSLICE_REAPER_STACK);
                 if (r == 0)
-                        r = pthread_create(&thread, &attributes, run, NULL);
+                        r = pthread_create(&threads[i], &attributes, run, NULL);
+                if (r == 0)
+                        threads_count++;
                 (void)pthread_attr_destroy(&attributes);
         }
         return -r;
@@ -107,6 +113,17 @@ void oomslice_reaper_push(int pidfd, uint32_t serial) {
         pushed++;
         /* Cannot block: the counter would have to reach 2^64. */
         (void)!write(wake_fd, &one, sizeof(one));
+}
+
+void oomslice_reaper_hurry(bool wanted) {
+        const struct sched_param priority = {.sched_priority = wanted ? OOMSLICE_REAPER_HURRIED : 0};
+
+        if (wanted == hurried)
+                return;
+        hurried = wanted;
+        /* Refused where the deciding thread was refused its own: then everybody goes by turns. */
+        for (int i = 0; i < threads_count; i++)
+                (void)pthread_setschedparam(threads[i], wanted ? SCHED_FIFO : SCHED_OTHER, &priority);
 }
 
 void oomslice_reaper_count_start(uint32_t serial) {

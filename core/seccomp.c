@@ -101,7 +101,9 @@ int oomslice_seccomp_install(void) {
                 ALLOW(recvmsg),
                 ALLOW(sendmsg),
 
-                /* A plan that is taken, and the reserve. */
+                /* A plan that is taken, and the reserve. The rights: one is let go for a moment, see psi.c. */
+                ALLOW(capget),
+                ALLOW(capset),
                 ALLOW(mmap),
                 ALLOW(munmap),
                 ALLOW(mprotect),
@@ -114,6 +116,7 @@ int oomslice_seccomp_install(void) {
                 ALLOW(pidfd_open),
                 ALLOW(pidfd_send_signal),
                 ALLOW(process_mrelease),
+                ALLOW(sched_setscheduler), /* for reapers that have to hurry */
                 ALLOW(getpid),
 
                 /* The end. */

@@ -3,9 +3,11 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "file.h"
@@ -124,6 +126,33 @@ static void test_trigger_text(void) {
         CHECK(strcmp(text, "full 4294967295 4294967295") == 0);
         close(fd);
         CHECK(oomslice_psi_open(directory, "missing", &trigger) == -ENOENT);
+        CHECK(oomslice_psi_open_plain(directory, "missing", &trigger) == -ENOENT);
+}
+
+static void expect_plain(uint32_t stall_us, uint32_t window_us, const char *expected) {
+        const struct oomslice_psi_trigger trigger = {OOMSLICE_PSI_SOME, stall_us, window_us, 0};
+        char text[64] = "";
+        int fd;
+
+        put("memory.pressure", "");
+        fd = oomslice_psi_open_plain(directory, "memory.pressure", &trigger);
+        CHECK(fd >= 0 && pread(fd, text, sizeof(text), 0) > 0);
+        CHECK(strcmp(text, expected) == 0);
+        close(fd);
+}
+
+/* Windows in whole steps of 2 s, which need no right; the right is there again afterwards. */
+static void test_trigger_without_a_right(void) {
+        struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+        struct __user_cap_data_struct before[_LINUX_CAPABILITY_U32S_3], after[_LINUX_CAPABILITY_U32S_3];
+
+        CHECK(syscall(SYS_capget, &header, before) == 0);
+        expect_plain(2000, 500000, "some 8000 2000000");
+        expect_plain(2000, 2000000, "some 2000 2000000");
+        expect_plain(100, 2000001, "some 199 4000000");
+        expect_plain(10000000, 10000000, "some 10000000 10000000");
+        CHECK(syscall(SYS_capget, &header, after) == 0);
+        CHECK(memcmp(before, after, sizeof(before)) == 0);
         CHECK(unlinkat(directory, "memory.pressure", 0) == 0);
 }
 
@@ -136,6 +165,7 @@ int main(void) {
         test_numbers();
         test_pressure();
         test_trigger_text();
+        test_trigger_without_a_right();
         clear();
         CHECK(rmdir(directory_path) == 0);
         return 0;
