@@ -151,8 +151,9 @@ class Daemon:
             try:
                 await self._make_plan(full)
             except OomsliceError as error:
+                if str(error) != self._status.plan_error:
+                    log.error("no new plan: %s", error)
                 self._status.plan_error = str(error)
-                log.error("no new plan: %s", error)
                 self._full = self._full or full
                 await asyncio.sleep(RETRY_SEC)
                 self._changed.set()
