@@ -12,7 +12,7 @@ import pytest
 
 from .image import REPOSITORY, Image, image
 from .lab import Lab
-from .machine import Machine, installed_disk
+from .machine import Machine, installed_disk, turn
 
 SCENARIO_TIMEOUT = 3600
 """Seconds: a backstop. One scenario may have to wait for the image, the package, its turn and the boot."""
@@ -65,9 +65,11 @@ def base() -> Image:
 
 
 @pytest.fixture(scope="session")
-def disk(base: Image) -> Path:
+def disk(base: Image) -> Iterator[Path]:
     """The disk on which apt has installed the package."""
-    return installed_disk(base, package(), print)
+    built = package()
+    with turn():
+        yield installed_disk(base, built, print)
 
 
 @pytest.fixture(scope="session", params=["stable-kernel", "newest-kernel"])

@@ -20,7 +20,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -118,9 +118,9 @@ class Machine:
             *("qemu-system-x86_64", "-accel", _accelerator(), "-cpu", "max", "-smp", "2", "-m", str(self.memory_mb)),
             *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none"),
             *("-kernel", os.fspath(kernel), "-initrd", os.fspath(initrd), "-append", self._kernel_command_line()),
-            *self._drive(self.disk, snapshot=not self.keep),
-            *self._drive(programs_disk(), snapshot=False, read_only=True),
-            *(self._drive(self._swap_file(), snapshot=False) if self.swap_mb else ()),
+            *self._drive("root", self.disk, snapshot=not self.keep),
+            *self._drive("programs", programs_disk(), snapshot=False, read_only=True),
+            *(self._drive("swap", self._swap_file(), snapshot=False) if self.swap_mb else ()),
             *("-serial", f"file:{self._directory / 'console'}"),
             *("-qmp", f"unix:{self._directory / 'qmp'},server=on,wait=off"),
             *("-device", "virtio-rng-pci", "-device", "virtio-serial-pci"),
@@ -144,9 +144,10 @@ class Machine:
         ).strip()
 
     @staticmethod
-    def _drive(path: Path, *, snapshot: bool, read_only: bool = False) -> tuple[str, str]:
+    def _drive(name: str, path: Path, *, snapshot: bool, read_only: bool = False) -> tuple[str, str]:
+        """One more disk, /dev/vda and on, which QMP knows as `name`."""
         kind = "qcow2" if path.suffix == ".qcow2" else "raw"
-        options = f"file={path},format={kind},if=virtio,cache=unsafe"
+        options = f"file={path},format={kind},if=virtio,id={name},cache=unsafe"
         return "-drive", options + (",snapshot=on" if snapshot else "") + (",readonly=on" if read_only else "")
 
     def _swap_file(self) -> Path:
@@ -193,10 +194,11 @@ class Machine:
 
     def qmp(self, command: str, **arguments: Any) -> Any:
         """One command to QEMU itself, for example "stop" and "cont"."""
-        with socket.socket(socket.AF_UNIX) as connection:
+        with contextlib.ExitStack() as opened:
+            connection = opened.enter_context(socket.socket(socket.AF_UNIX))
             connection.settimeout(10)
             connection.connect(os.fspath(self._directory / "qmp"))
-            file = connection.makefile("rw")
+            file = opened.enter_context(connection.makefile("rw"))
             file.readline()
             for request in ({"execute": "qmp_capabilities"}, {"execute": command, "arguments": arguments}):
                 file.write(json.dumps(request) + "\n")
@@ -351,6 +353,16 @@ def _take_turn() -> None:
         _turn = os.open(CACHE / "turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
         fcntl.flock(_turn, fcntl.LOCK_EX)
     _machines += 1
+
+
+@contextlib.contextmanager
+def turn() -> Iterator[None]:
+    """Keeps the turn from one machine to the next, once it is ours."""
+    _take_turn()
+    try:
+        yield
+    finally:
+        _end_turn()
 
 
 def _end_turn() -> None:

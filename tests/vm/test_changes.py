@@ -12,7 +12,7 @@ def test_daemon_reload_changes_a_priority_while_the_hog_grows(lab: Lab) -> None:
     lab.start_service("left", 150)
     lab.start_service("right", 150)
     lab.wait_planned(left=-100, right=-50)
-    lab.start_hog("filler", rate=25, max_mb=lab.machine.available_mb() + 30, slice="agent.slice")
+    lab.start_hog("filler", rate=25, max_mb=lab.machine.available_mb() + 30, slice="agent.slice", ahead=400)
     lab.drop_in("right.service", "Priority=-400")
     lab.daemon_reload()
     lab.wait_until_dead("right")

@@ -6,7 +6,6 @@ The right one dies all the same, and no decision is lost or doubled.
 
 from __future__ import annotations
 
-import re
 import time
 
 import pytest
@@ -74,7 +73,7 @@ def test_daemon_killed_right_after_the_kill(lab: Lab) -> None:
 
 
 @pytest.mark.both_kernels
-def test_core_is_back_within_a_second_with_its_plan_and_acts_on_it(lab: Lab) -> None:
+def test_core_that_was_killed_comes_back_with_its_plan_and_acts_on_it(lab: Lab) -> None:
     lab.drop_in("hog.service", "Priority=-100")
     lab.start_service("kept", 150)
     lab.start_hog("hog", wait_for="go")
@@ -82,25 +81,25 @@ def test_core_is_back_within_a_second_with_its_plan_and_acts_on_it(lab: Lab) -> 
     # The daemon stands still: the plan can only come from the descriptor store.
     daemon = lab.machine.main_pid("oomsliced.service")
     core = lab.machine.main_pid("oomslice-core.service")
-    lab.machine.check(f"kill -STOP {daemon}; kill -KILL {core}")
+    killed = float(lab.machine.check(f"kill -STOP {daemon}; cut -d' ' -f1 /proc/uptime; kill -KILL {core}"))
     lab.machine.wait_for(
-        "the core is back", lambda: lab.machine.main_pid("oomslice-core.service") not in (0, core), 30, 0.2
+        "the core is back",
+        lambda: (
+            lab.machine.main_pid("oomslice-core.service") not in (0, core)
+            and lab.machine.active("oomslice-core.service")
+        ),
+        30,
+        0.2,
     )
-    stopped, started = (
-        int(value)
-        for value in lab.machine.properties(
-            "oomslice-core.service", "InactiveEnterTimestampMonotonic", "ActiveEnterTimestampMonotonic"
-        ).values()
-    )
-    lab.machine.wait_for("the core is ready", lambda: lab.machine.active("oomslice-core.service"), 30, 0.2)
-    exited = lab.machine.check("journalctl -b -u oomslice-core.service -o json --no-pager | tail -n 20")
-    assert re.search(r"Scheduled restart job|status=9/KILL", exited)
+    # Ready is what it says once the stored plan is in force and its triggers are armed.
+    ready = lab.machine.properties("oomslice-core.service", "ActiveEnterTimestampMonotonic", "NRestarts")
+    print(f"the core was ready {int(ready['ActiveEnterTimestampMonotonic']) / 1e6 - killed:.2f} s after it was killed")
+    assert int(ready["NRestarts"]) > 0
     lab.go()
     lab.wait_until_dead("hog")
     assert lab.lives("kept")
     lab.machine.check(f"kill -CONT {daemon}")
     lab.assert_killed("hog")
-    assert started > 0 and stopped >= 0
 
 
 def test_core_killed_during_the_shortage_still_saves_the_right_one(lab: Lab) -> None:

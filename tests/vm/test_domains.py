@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from .lab import HOG, Lab
+from .lab import AHEAD_MB, HOG, Lab
 
 
 @pytest.mark.both_kernels
@@ -60,7 +60,7 @@ def test_user_cannot_raise_his_own_units_above_the_systems(lab: Lab) -> None:
         "printf '[X-OOMSlice]\\nProtect=yes\\nPriority=1000\\n' > ~/.config/systemd/user/app-greedy.service.d/50.conf"
     )
     lab.as_user("systemctl --user daemon-reload")
-    lab.as_user(f"systemd-run --user --quiet --unit=app-greedy.service --slice=app.slice {HOG} 60 4000")
+    lab.as_user(f"systemd-run --user --quiet --unit=app-greedy.service --slice=app.slice {HOG} -a {AHEAD_MB} 60 4000")
     decision = lab.decision_about("app-greedy.service", timeout=120)
     assert decision["outcome"] == "freed", decision
     assert lab.lives("system-service")
