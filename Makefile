@@ -30,8 +30,8 @@ test-vm: build ## virtual machines that run out of memory
 	@tools/run-tests vm
 
 .PHONY: test-vm-all
-test-vm-all: build ## as test-vm, every scenario on both kernels: an hour
-	@OOMSLICE_VM_ALL=1 tools/run-tests vm
+test-vm-all: build ## as test-vm, every scenario on both kernels, 50 shortages in a row: an hour
+	@OOMSLICE_VM_ALL=1 OOMSLICE_STORMS=$${OOMSLICE_STORMS:-50} tools/run-tests vm
 
 .PHONY: deb
 deb: setup ## dist/oomslice_VERSION_ARCH.deb, built in a trixie root
