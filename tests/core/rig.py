@@ -35,7 +35,7 @@ GUARDED += ["printf", "fprintf", "snprintf", "puts"]
 BUILDS = {
     "static": ["-Os", "-g", "-static", *SMALL],  # as it is shipped, see core/meson.build
     "sanitized": ["-O1", "-g", *SANITIZERS],
-    "stuck": ["-O2", "-g", "-static", "-DOOMSLICE_UNFILTERED", str(Path(__file__).with_name("stuck.c"))]
+    "stuck": ["-O1", "-g", *SANITIZERS, str(Path(__file__).with_name("stuck.c"))]
     + [f"-Wl,--wrap={name}" for name in ("pread", "pwrite", "openat")],
     "guarded": ["-O2", "-g", "-static", str(Path(__file__).with_name("guard.c"))]
     + [f"-Wl,--wrap={name}" for name in GUARDED],

@@ -3,16 +3,19 @@
  * Linked into a test build of oomslice-core with --wrap: the deciding thread gets stuck in a call as a thread can in the
  * kernel, where the test says so, until the test lets it go. The test says it through a file that both map
  * (environment variable OOMSLICE_TEST_STUCK): whether at all, and in which files, by the ends of their paths, each
- * followed by a newline. After a '*' it is for every thread.
+ * followed by a newline. After a '*' it is for every thread. As in the kernel, other threads then get stuck in the same
+ * open file too, be it by another descriptor.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <linux/kcmp.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/types.h>
 #include <time.h>
 #include <unistd.h>
@@ -26,6 +29,7 @@ static struct control {
         atomic_uint reached; /* counts */
         char ends[248];      /* NUL-terminated */
 } *control;
+static atomic_int stuck_fd = -1; /* the open file in which somebody is stuck */
 
 static __attribute__((constructor)) void map(void) {
         const char *path = getenv("OOMSLICE_TEST_STUCK");
@@ -51,26 +55,36 @@ static bool is_meant(const char *path) {
         return false;
 }
 
-static void get_stuck(const char *path) {
+static void wait_for_release(void) {
         static const struct timespec pause = {.tv_nsec = 1000000};
 
-        if (!control || !atomic_load(&control->wanted) || !is_meant(path))
-                return;
-        atomic_fetch_add(&control->reached, 1);
         while (atomic_load(&control->wanted))
                 nanosleep(&pause, NULL);
 }
 
+static void get_stuck(const char *path, int fd) {
+        if (!control || !atomic_load(&control->wanted) || !is_meant(path))
+                return;
+        atomic_store(&stuck_fd, fd);
+        atomic_fetch_add(&control->reached, 1);
+        wait_for_release();
+        atomic_store(&stuck_fd, -1);
+}
+
 static void get_stuck_in(int fd) {
         char link[64], path[1024];
+        int other;
         ssize_t n;
 
         if (!control || !atomic_load(&control->wanted))
                 return;
+        other = atomic_load(&stuck_fd);
+        if (other >= 0 && syscall(SYS_kcmp, getpid(), getpid(), KCMP_FILE, fd, other) == 0)
+                wait_for_release();
         (void)snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
         n = readlink(link, path, sizeof(path) - 1);
         path[n < 0 ? 0 : n] = '\0';
-        get_stuck(path);
+        get_stuck(path, fd);
 }
 
 ssize_t __wrap_pread(int fd, void *data, size_t size, off_t at) {
@@ -84,6 +98,6 @@ ssize_t __wrap_pwrite(int fd, const void *data, size_t size, off_t at) {
 }
 
 int __wrap_openat(int directory, const char *path, int flags, ...) {
-        get_stuck(path);
+        get_stuck(path, -1);
         return __real_openat(directory, path, flags);
 }
