@@ -77,7 +77,7 @@ struct oomslice_record_step {
         uint32_t result; /* enum oomslice_step_result */
         int32_t error;   /* errno, 0 if none */
         uint32_t reserved;
-        uint64_t amount;
+        uint64_t amount; /* bytes of RECLAIM, or that memory.high was set to by THROTTLE (else its percent) */
         uint64_t begin_us;
         uint64_t end_us;
         uint64_t memory_before;

@@ -150,7 +150,8 @@ static void throttle(struct oomslice_step_run *run, uint64_t percent, uint64_t n
         if (run->job == 0) {
                 oomslice_undo_forget(run->victim_id, OOMSLICE_STEP_THROTTLE);
                 end(run, OOMSLICE_RESULT_UNAVAILABLE, EBUSY, now_us);
-        }
+        } else
+                run->step.amount = limit;
 }
 
 static void reclaim(struct oomslice_step_run *run, uint64_t bytes, uint64_t now_us) {
