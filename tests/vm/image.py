@@ -28,6 +28,8 @@ PACKAGES = (
     "iproute2", "openssh-server", "strace", "zstd", "linux-image-cloud-amd64",
     # what the package of oomslice depends on
     "python3", "python3-pystemd", "python3-dbus-next", "python3-yaml", "python3-cffi-backend",
+    # what its steps can use
+    "criu",
 )  # fmt: skip
 """Installed from trixie. The newest kernel comes from trixie-backports on top."""
 

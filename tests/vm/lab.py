@@ -110,6 +110,10 @@ class Lab:
         self._units.append(unit)
         self.machine.start_service(unit, command, slice=slice, **properties)
 
+    def adopt(self, unit: str) -> None:
+        """A unit that something else starts is stopped after the scenario, too."""
+        self._units.append(unit)
+
     def start_service(self, unit: str, mb: int, *, slice: str = "system.slice", **properties: str) -> None:
         """Start a service that holds and uses `mb` MiB, and wait until it has them."""
         self.start(unit, f"{SERVICE} {mb} /run/oomtest/{unit}", slice=slice, Type="notify", **properties)
