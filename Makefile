@@ -41,6 +41,11 @@ deb: setup ## dist/oomslice_VERSION_ARCH.deb, built in a trixie root
 bench: build ## the figures: times, memory, wakeups; half an hour (BENCH="--units 50 --json FILE": less, and as JSON)
 	@$(PYTHON) -m tests.bench $(BENCH)
 
+.PHONY: bench-peers
+bench-peers: build ## other daemons, the kernel and oomslice on the same storms; PEERS= STORMS= SWAP= RUNS= choose
+	@$(PYTHON) -m tests.bench.peers $(if $(PEERS),--peers "$(PEERS)") $(if $(STORMS),--storms "$(STORMS)") \
+		$(if $(SWAP),--swap "$(SWAP)") $(if $(RUNS),--runs $(RUNS)) $(if $(PUBLISH),--publish)
+
 .PHONY: lint
 lint: build ## ruff, mypy, clang-format, shellcheck, systemd-analyze verify
 	@$(PYTHON) -m pytest -q tests/unit/test_linters.py tests/unit/test_units_verify.py

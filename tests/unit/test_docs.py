@@ -41,7 +41,17 @@ from oomslice.settings.unitfile import parse_unit_files
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.scd"))
-TEXTS = [ROOT / name for name in ("README.md", "NEWS.md", "CONTRIBUTING.md", "bpf/README.md", "docs/architecture.md")]
+TEXTS = [
+    ROOT / name
+    for name in (
+        "README.md",
+        "NEWS.md",
+        "CONTRIBUTING.md",
+        "bpf/README.md",
+        "docs/architecture.md",
+        "docs/benchmarks.md",
+    )
+]
 
 
 def page(name: str) -> str:

@@ -39,6 +39,10 @@ class MachineError(RuntimeError):
     """The machine itself failed: it did not boot, or its agent does not answer."""
 
 
+class MachineSilent(MachineError):
+    """Nothing was heard from the machine for as long as the caller would wait."""
+
+
 class CommandError(AssertionError):
     """A command inside the machine failed where it must not."""
 
@@ -223,7 +227,7 @@ class Machine:
         assert self._agent is not None
         left = deadline - time.monotonic()
         if left <= 0:
-            raise MachineError(f"the agent inside the machine does not answer\n{self.console_tail()}")
+            raise MachineSilent(f"the agent inside the machine does not answer\n{self.console_tail()}")
         self._agent.settimeout(min(left, 1.0))
         try:
             data = self._agent.recv(1 << 16)
@@ -246,16 +250,45 @@ class Machine:
 
         A command that takes longer is killed and ends with status 124. Raises MachineError if the machine is gone.
         """
+        output = b""
+
+        def keep(data: bytes) -> None:
+            nonlocal output
+            output += data
+
+        status = self._exchange(command, timeout, stdin, keep, silence=timeout + 60)
+        return Result(status, output.decode(errors="replace"))
+
+    def follow(self, command: str, line: Callable[[str], None], *, timeout: float, silence: float) -> int:
+        """Run a command that talks while it runs, and hand over each line at once. Returns its exit status.
+
+        Raises MachineSilent if nothing at all came for `silence` seconds.
+        """
+        rest = b""
+
+        def split(data: bytes) -> None:
+            nonlocal rest
+            *lines, rest = (rest + data).split(b"\n")
+            for text in lines:
+                line(text.decode(errors="replace"))
+
+        status = self._exchange(command, timeout, b"", split, silence=silence)
+        if rest:
+            line(rest.decode(errors="replace"))
+        return status
+
+    def _exchange(
+        self, command: str, timeout: float, stdin: bytes, take: Callable[[bytes], None], *, silence: float
+    ) -> int:
         assert self._agent is not None, "the machine is not running"
         data = command.encode()
         self._agent.settimeout(60)
         self._agent.sendall(f"{int(timeout * 1000)} {len(data)} {len(stdin)}\n".encode() + data + stdin)
-        deadline = time.monotonic() + timeout + 60
-        output = b""
         while True:
+            deadline = time.monotonic() + silence
             kind, _, number = self._line(deadline).partition(" ")
             if kind == "e":
-                return Result(int(number), output.decode(errors="replace"))
+                return int(number)
             if kind != "o":
                 raise MachineError(
                     f"the agent inside the machine was started anew (it said {kind!r})\n{self.console_tail()}"
@@ -263,7 +296,7 @@ class Machine:
             size = int(number)
             while len(self._buffer) < size:
                 self._receive(deadline)
-            output += self._buffer[:size]
+            take(self._buffer[:size])
             self._buffer = self._buffer[size:]
 
     def check(self, command: str, timeout: float = 60.0, stdin: bytes = b"") -> str:
@@ -383,7 +416,7 @@ def programs_disk() -> Path:
     """The disk with the programs of the tests, built on this machine, statically."""
     sources = sorted(PROGRAMS.glob("*.c"))
     digest = hashlib.sha256()
-    for source in sources:
+    for source in sorted(PROGRAMS.glob("*.[ch]")):
         digest.update(source.name.encode() + b"\0" + source.read_bytes())
     disk = CACHE / f"programs-{digest.hexdigest()[:16]}.img"
     if disk.exists():

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Who is compared, and how each is set up: what goes into which file, and which unit is started. Pure.
+
+As packaged, nobody is told what matters on the machine. Tuned, each is told by its own means that the hog is to go and
+the database to stay, and acts as early as its makers advise; and the database has MemoryMin= and OOMScoreAdjust= for
+all of them, the kernel alone included. Beyond those, oomslice is given nothing but Priority= of two slices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+SYSTEMD = "/etc/systemd/system"
+HOG_PRIORITY, DATABASE_PRIORITY = -200, 500
+NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One row of the table."""
+
+    name: str
+    package: str
+    """Debian's; its version is shown."""
+    units: tuple[str, ...] = ()
+    """What is started, and looked at for memory and processor time."""
+    tuned: bool = False
+    files: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    without_swap: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    """Files that take the place of those above in a machine without swap."""
+    command: str = ""
+    """Run before the units are started."""
+    pause: int = 0
+    """Seconds for which it does nothing after a kill: no run begins before they are over."""
+    proof: str = ""
+    """Shell command that succeeds once the daemon has understood its settings."""
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is oomslice, which is on a disk of its own."""
+        return self.package == "oomslice"
+
+
+_OOMD_PRESSURE = """ {"name":"hog pressure","detectors":[["pressure",
+   {"name":"pressure_above","args":{"cgroup":"benchhog.slice","resource":"memory","threshold":"20","duration":"1"}},
+   {"name":"memory_reclaim","args":{"cgroup":"benchhog.slice","duration":"10"}}]],
+  "actions":[{"name":"kill_by_memory_size_or_growth","args":{"cgroup":"benchhog.slice/*","post_action_delay":"1"}}]}"""
+_OOMD_SWAP = """ {"name":"low swap","detectors":[["swap",{"name":"swap_free","args":{"threshold_pct":"20"}}]],
+  "actions":[{"name":"kill_by_swap_usage","args":{"cgroup":"benchhog.slice/*","post_action_delay":"1"}}]}"""
+# Without swap there is no rule of oomd that sees growth: this is a plain limit, and so only used there.
+_OOMD_ANONYMOUS = """ {"name":"no swap","detectors":[["anon",
+   {"name":"memory_above","args":{"cgroup":"benchhog.slice","threshold_anon":"80%","duration":"0"}}]],
+  "actions":[{"name":"kill_by_memory_size_or_growth","args":{"cgroup":"benchhog.slice/*","post_action_delay":"1"}}]}"""
+
+
+def _oomd(*rulesets: str) -> str:
+    return '{"rulesets":[\n' + ",\n".join(rulesets) + "]}\n"
+
+
+_NOHANG = " && ".join(
+    (
+        "cd /etc/nohang",
+        "sed -i"
+        " -e 's/^psi_checking_enabled *=.*/psi_checking_enabled = True/'"
+        " -e 's/^psi_excess_duration *=.*/psi_excess_duration = 1/'"
+        " -e 's/^psi_post_action_delay *=.*/psi_post_action_delay = 1/'"
+        " -e 's/^soft_threshold_min_mem *=.*/soft_threshold_min_mem = 10 %/'"
+        " -e 's/^hard_threshold_min_mem *=.*/hard_threshold_min_mem = 5 %/'"
+        " -e 's/^soft_threshold_min_swap *=.*/soft_threshold_min_swap = 20 %/'"
+        " -e 's/^hard_threshold_min_swap *=.*/hard_threshold_min_swap = 10 %/'"
+        " nohang.conf",
+        r"printf '%s\n' '@BADNESS_ADJ_RE_CGROUP_V2  900 /// ^/benchhog\.slice'"
+        r" '@BADNESS_ADJ_RE_CGROUP_V2 -900 /// ^/benchsvc\.slice' >> nohang.conf",
+        "nohang --check --config nohang.conf | grep -q 'config is OK'",
+    )
+)
+
+CANDIDATES = {
+    candidate.name: candidate
+    for candidate in (
+        Candidate("kernel", "linux-image"),
+        Candidate("kernel-tuned", "linux-image", tuned=True),
+        Candidate("systemd-oomd", "systemd-oomd", ("systemd-oomd.service",), pause=16),
+        Candidate(
+            "systemd-oomd-tuned",
+            "systemd-oomd",
+            ("systemd-oomd.service",),
+            tuned=True,
+            files={
+                "/etc/systemd/oomd.conf.d/90-bench.conf": (
+                    "[OOM]\nSwapUsedLimit=80%\nDefaultMemoryPressureDurationSec=1s\n"
+                ),
+                f"{SYSTEMD}/benchhog.slice.d/oomd.conf": (
+                    "[Slice]\nManagedOOMMemoryPressure=kill\nManagedOOMMemoryPressureLimit=20%\n"
+                    "ManagedOOMMemoryPressureDurationSec=1s\nManagedOOMSwap=kill\n"
+                ),
+                f"{SYSTEMD}/benchsvc.slice.d/oomd.conf": "[Slice]\nManagedOOMPreference=omit\n",
+            },
+            pause=16,
+        ),
+        Candidate("oomd", "oomd", ("oomd.service",), pause=16),
+        Candidate(
+            "oomd-tuned",
+            "oomd",
+            ("oomd.service",),
+            tuned=True,
+            files={
+                "/etc/default/oomd": 'DAEMON_OPTS="--interval 1 --config /etc/oomd/oomd.json"\n',
+                "/etc/oomd/oomd.json": _oomd(_OOMD_PRESSURE, _OOMD_SWAP),
+            },
+            without_swap={"/etc/oomd/oomd.json": _oomd(_OOMD_PRESSURE, _OOMD_SWAP, _OOMD_ANONYMOUS)},
+            pause=2,
+        ),
+        Candidate("earlyoom", "earlyoom", ("earlyoom.service",)),
+        Candidate(
+            "earlyoom-tuned",
+            "earlyoom",
+            ("earlyoom.service",),
+            tuned=True,
+            files={
+                "/etc/default/earlyoom": (
+                    "EARLYOOM_ARGS=\"-r 0 -m 10,5 -s 20,10 --prefer '^(hog|stress-ng.*)$'"
+                    " --avoid '^(database|sshd|systemd.*)$'\"\n"
+                )
+            },
+            # Debian's unit splits the arguments: a wrong quote would go unnoticed.
+            proof="journalctl -b -u earlyoom.service | grep -qF \"regex '^(hog|stress-ng.*)$'\"",
+        ),
+        Candidate("nohang", "nohang", ("nohang.service",), pause=16),
+        Candidate("nohang-tuned", "nohang", ("nohang.service",), tuned=True, command=_NOHANG, pause=2),
+        Candidate("oomslice", "oomslice", ("oomslice-core.service", "oomsliced.service"), pause=3),
+        Candidate(
+            "oomslice-tuned",
+            "oomslice",
+            ("oomslice-core.service", "oomsliced.service"),
+            tuned=True,
+            files={
+                f"{SYSTEMD}/benchhog.slice.d/50-oomslice.conf": f"[X-OOMSlice]\nPriority={HOG_PRIORITY}\n",
+                f"{SYSTEMD}/benchsvc.slice.d/50-oomslice.conf": f"[X-OOMSlice]\nPriority={DATABASE_PRIORITY}\n",
+            },
+            pause=3,
+        ),
+    )
+}
+
+SLICES = {
+    # Equal shares of the processors for all slices: a storm of 80 processes is to be one of memory.
+    f"{SYSTEMD}/benchhog.slice": "[Slice]\nCPUWeight=100\n",
+    f"{SYSTEMD}/benchsvc.slice": "[Slice]\nCPUWeight=100\n",
+}
+TUNED_SLICES = {f"{SYSTEMD}/benchsvc.slice": "[Slice]\nCPUWeight=100\nMemoryMin=128M\n"}
+TUNED_DATABASE = {"MemoryMin": "128M", "OOMScoreAdjust": "-500"}
+
+
+def files_of(candidate: Candidate, *, swap: bool) -> dict[str, str]:
+    """All files that are written before the candidate is started."""
+    files = {**SLICES, **(TUNED_SLICES if candidate.tuned else {}), **candidate.files}
+    return files if swap else {**files, **candidate.without_swap}

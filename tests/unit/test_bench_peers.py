@@ -1,0 +1,458 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The comparison with other daemons: from the trace of a run to its figures, tables and picture."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import socket
+import subprocess
+import threading
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.bench.peers import trace
+from tests.bench.peers.candidates import CANDIDATES, files_of
+from tests.bench.peers.columns import Cell, Outcome, outcome, percentile
+from tests.bench.peers.goals import OURS, goals
+from tests.bench.peers.picture import RIGHT, WRONG, picture, place
+from tests.bench.peers.storms import STORMS
+from tests.bench.peers.table import HEAD, into, not_measured, page, row, tables
+from tests.bench.peers.trace import RunId
+from tests.vm.machine import Machine, MachineSilent
+
+TOP = Path(__file__).resolve().parents[2]
+TOTAL = 1_000_000
+GO = 1_000_000
+
+
+def lines(
+    available: Callable[[int], float],
+    *,
+    hog: Callable[[int], int] = lambda ms: 1 if ms < 500 else 0,
+    database: Callable[[int], int] = lambda ms: 1,
+    kills: Callable[[int], int] = lambda ms: 0,
+    rounds: list[tuple[int, int]] | None = None,
+    lost: tuple[str, ...] = (),
+    end_ms: int = 1000,
+    swap_kb: int = 0,
+) -> list[str]:
+    """A trace of a second from `go` on; functions of milliseconds since then, memory as a share."""
+    made: list[Any] = [
+        {"header": {"key": "k"}},
+        {"total_kb": TOTAL, "swap_total_kb": swap_kb},
+        ["h", GO, TOTAL // 2, 0, 0, 0, 1, 0, 1, 0],
+        {"go_us": GO, "end_us": GO + end_ms * 1000},
+    ]
+    for ms in range(-100, end_ms + 1, 10):
+        memory = int(available(ms) * TOTAL)
+        made.append(["s", GO + ms * 1000, memory, memory, swap_kb // 4, kills(ms), hog(ms), 0, database(ms), 0])
+    if rounds is None:
+        rounds = [(ms, 1) for ms in range(0, end_ms, 5)]
+    made += [["r", GO + due * 1000, late * 1000] for due, late in rounds]
+    made += [{"complete": True}, {"facts": {"lost": list(lost)}}]
+    return [json.dumps(line) for line in made]
+
+
+def dip(ms: int) -> float:
+    """Memory falls to 2 % at 300 ms, is back at 600."""
+    return 0.5 if ms < 200 else 0.04 if ms < 300 else 0.02 if ms < 500 else 0.06 if ms < 600 else 0.5
+
+
+def seen(victim: str = "hog", **how: Any) -> Outcome:
+    return outcome(trace.parse(lines(how.pop("available", dip), **how)), victim)
+
+
+def test_a_killed_hog_is_right_and_its_times_are_counted() -> None:
+    found = seen()
+    assert found.right
+    assert found.collateral == 0
+    assert found.exhausted_s == pytest.approx(0.2)
+    assert found.recovery_s == pytest.approx(0.4)  # from 200 ms, below 5 %, to 600 ms, at 10 % for good
+    assert found.recovered
+    assert found.unused_share == pytest.approx(0.02)
+    assert found.first_death_s == pytest.approx(0.5)
+    assert found.swap_free_share is None
+    assert found.blind_ms == pytest.approx(10)
+
+
+def test_memory_that_is_back_before_the_dead_are_reaped_was_not_unused() -> None:
+    found = seen(hog=lambda ms: 1 if ms < 900 else 0)
+    assert found.first_death_s == pytest.approx(0.9)
+    assert found.unused_share == pytest.approx(0.02)
+
+
+def test_a_witness_that_is_late_loses_no_exhausted_time() -> None:
+    late = [
+        line for line in lines(dip) if not (line.startswith('["s"') and 1_310_000 <= json.loads(line)[1] < 1_490_000)
+    ]
+    found = outcome(trace.parse(late), "hog")
+    assert found.exhausted_s == pytest.approx(0.2)
+    assert found.blind_ms == pytest.approx(190)
+
+
+def test_a_dead_database_is_wrong_even_if_the_hog_died_as_well() -> None:
+    found = seen(database=lambda ms: 1 if ms < 700 else 0, lost=("database.service",))
+    assert not found.right
+    assert found.collateral == 1
+
+
+def test_any_other_service_that_died_is_collateral() -> None:
+    found = seen(lost=("ssh.service", "dbus.service"))
+    assert not found.right
+    assert found.collateral == 2
+
+
+def test_one_process_of_many_is_a_death_of_the_hog() -> None:
+    assert seen(hog=lambda ms: 81 if ms < 500 else 80).right
+
+
+def test_processes_that_are_still_being_started_are_no_death() -> None:
+    growing = seen(hog=lambda ms: 1 if ms < 50 else 9)
+    assert growing.first_death_s is None
+    assert growing.unused_share is None
+
+
+@pytest.mark.parametrize(("victim", "right"), [("hog", False), ("none", True), ("hog or none", True)])
+def test_whether_nobody_should_have_died_depends_on_the_storm(victim: str, right: bool) -> None:
+    assert seen(victim, hog=lambda ms: 1).right is right
+
+
+@pytest.mark.parametrize(("victim", "right"), [("hog", True), ("none", False), ("hog or none", True)])
+def test_whether_the_hog_should_have_died_depends_on_the_storm(victim: str, right: bool) -> None:
+    assert seen(victim).right is right
+
+
+def test_memory_that_never_comes_back_is_no_recovery() -> None:
+    found = seen(available=lambda ms: 0.5 if ms < 200 else 0.04)
+    assert found.recovery_s is None
+    assert not found.recovered
+
+
+def test_memory_that_was_never_short_needs_no_recovery() -> None:
+    found = seen(available=lambda ms: 0.12)
+    assert found.recovery_s == 0
+    assert found.exhausted_s == 0
+
+
+def test_kernel_kills_are_those_of_this_run() -> None:
+    assert seen(kills=lambda ms: 3 if ms < 400 else 5).kernel_kills == 2
+
+
+def test_free_swap_at_the_kill_is_told_where_there_is_swap() -> None:
+    assert seen(swap_kb=400).swap_free_share == pytest.approx(0.25)
+
+
+def test_stalls_are_the_late_requests_since_the_storm_began() -> None:
+    rounds = [(-50, 40), *[(ms, 1) for ms in range(0, 500, 5)], (505, 200), *[(ms, 1) for ms in range(710, 1000, 5)]]
+    found = seen(rounds=rounds)
+    assert found.longest_stall_ms == pytest.approx(200)
+    assert found.p99_ms == pytest.approx(1)
+    assert found.stalled_share == pytest.approx(0.2)
+
+
+def test_a_database_that_lives_and_is_silent_at_the_end_stalls() -> None:
+    assert seen(rounds=[(0, 1), (5, 1)]).longest_stall_ms == pytest.approx(994)
+    dead = seen(rounds=[(0, 1), (5, 1)], database=lambda ms: 1 if ms < 10 else 0)
+    assert dead.longest_stall_ms == pytest.approx(1)
+
+
+def test_a_run_that_was_not_heard_to_its_end_is_hung_whatever_it_said_before() -> None:
+    cut = lines(dip)[:-2]
+    found = outcome(trace.parse([*cut, '["s",12']), "hog")
+    assert found.hung
+    assert not found.right
+    assert found.longest_stall_ms is None
+    json.dumps(found.plain(), allow_nan=False)
+
+
+def test_a_percentile_is_one_of_the_values() -> None:
+    assert percentile([float(value) for value in range(1, 101)], 0.99) == 100
+    assert percentile([5.0], 0.99) == 5
+    assert percentile([], 0.99) == 0
+
+
+def test_a_run_counts_only_with_its_key_and_as_a_whole(tmp_path: Path) -> None:
+    path = RunId("none", "kernel", "fast", 1).path(tmp_path)
+    assert not trace.counts(path, "k")
+    trace.write(path, {"key": "k"}, lines(dip)[1:-1], {"lost": ["a.service"]})
+    assert trace.counts(path, "k")
+    assert not trace.counts(path, "other")
+    again = trace.read(path)
+    assert again.complete
+    assert again.facts["lost"] == ["a.service"]
+    assert outcome(again, "hog").collateral == 1
+    path.write_bytes(path.read_bytes()[:20])
+    assert not trace.counts(path, "k")
+
+
+def test_what_a_run_depends_on_changes_its_key() -> None:
+    assert trace.digest("programs-1", {"a": 1}) != trace.digest("programs-2", {"a": 1})
+    assert trace.digest({"a": 1, "b": 2}) == trace.digest({"b": 2, "a": 1})
+
+
+def summary() -> dict[str, Any]:
+    good, bad = seen(), seen(database=lambda ms: 1 if ms < 700 else 0, lost=("database.service",))
+    hung = outcome(trace.parse(lines(dip)[:3]), "hog")
+    return {
+        "measured": ["2026-01-02", "2026-01-03"],
+        "machine": {"kernel": "6.12", "systemd": "257", "emulator": "QEMU 10"},
+        "candidates": {
+            "kernel": {"version": "6.12"},
+            "oomd": {"version": "0.5", "failure": "no <such> cgroup"},
+            "oomslice": {"version": "1", "at_rest": {"memory_mb": 40.0, "cpu": 0.001}},
+        },
+        "cells": [
+            {"swap": "none", "candidate": name, "storm": "fast", "outcomes": [found.plain() for found in outcomes]}
+            for name, outcomes in (("oomslice", [good, good]), ("kernel", [bad, hung]))
+        ],
+    }
+
+
+def test_a_line_of_the_table_has_median_and_worst_and_counts_hung_runs() -> None:
+    good = seen()
+    worse = replace(good, exhausted_s=4.0, recovery_s=None, recovered=False)
+    hung = outcome(trace.parse(lines(dip)[:3]), "hog")
+    line = dict(zip(HEAD, row(Cell("none", "kernel", "fast", (good, worse, hung))), strict=True))
+    assert line["right victim"] == "2 of 3"
+    assert line["exhausted, s"] == "2.10 (4.00)"
+    assert line["recovery, s"] == "0.40, never in 1"
+    assert line["unused, %"] == "2.0"
+    assert line["hung"] == "1"
+
+
+def test_tables_have_a_line_for_each_cell_and_say_who_does_not_start() -> None:
+    text = tables(summary())
+    assert re.search(r"\| fast +\| kernel +\| 0 of 2 ", text)
+    assert text.index("| fast  | kernel") < text.index("| fast  | oomslice")
+    assert "does not start as packaged: no <such> cgroup" in text
+    assert "### No swap" in text
+    assert "zram" not in text
+
+
+def test_what_is_missing_of_the_matrix_is_named() -> None:
+    text = not_measured(summary(), ["kernel", "oomslice", "earlyoom"])
+    assert "earlyoom" in text
+    assert "many" in text
+    assert "the candidates earlyoom" in text
+    assert "With zram of half of the memory: nothing." in text
+
+
+def cell(candidate: str, *found: Outcome, swap: str = "none", storm: str = "fast") -> Cell:
+    return Cell(swap, candidate, storm, found)
+
+
+def reached(*cells: Cell) -> dict[str, bool | None]:
+    return {goal.text: goal.met for goal in goals(cells)}
+
+
+def test_goals_that_were_not_measured_are_neither_met_nor_missed() -> None:
+    assert set(reached().values()) == {None}
+    only_dry = reached(cell(OURS, seen()))
+    assert only_dry["with swap: longest stall at most 50 ms"] is None
+    assert only_dry["a hog that stops with half of the swap free is not killed"] is None
+
+
+def test_the_worst_run_decides_about_a_goal() -> None:
+    good, slow = seen(), replace(seen(), longest_stall_ms=21.0, kernel_kills=1, unused_share=0.031)
+    fine = reached(cell(OURS, good), cell(OURS, good, swap="disk"))
+    assert fine["right victim in every run"] is True
+    assert fine["no kernel kill"] is True
+    assert fine["without swap: exhausted at most 0.3 s"] is True
+    assert fine["without swap: longest stall at most 20 ms"] is True
+    assert fine["at most 3 % of memory unused when the kill comes"] is True
+    missed = reached(cell(OURS, good, slow), cell(OURS, good, slow, swap="disk"))
+    assert missed["no kernel kill"] is False
+    assert missed["without swap: longest stall at most 20 ms"] is False
+    assert missed["with swap: longest stall at most 50 ms"] is True
+    assert missed["at most 3 % of memory unused when the kill comes"] is False
+
+
+def test_exhaustion_is_compared_with_the_best_other_that_was_right() -> None:
+    text = "without swap, fast: exhausted at most a tenth of the best other that was right"
+    ours = cell(OURS, replace(seen(), exhausted_s=0.1))
+    right, wrong = replace(seen(), exhausted_s=1.5), replace(seen(), exhausted_s=0.5, right=False)
+    assert reached(ours, cell("kernel", right), cell("earlyoom", wrong))[text] is True
+    assert reached(ours, cell("kernel", right), cell("earlyoom", replace(wrong, right=True)))[text] is False
+    assert reached(ours, cell("kernel", right, swap="disk"), cell("oomslice", right))[text] is None
+
+
+def test_a_static_hog_that_is_killed_misses_its_goal() -> None:
+    text = "a hog that stops with half of the swap free is not killed"
+    assert reached(cell(OURS, seen("none"), swap="zram", storm="static"))[text] is False
+    assert reached(cell(OURS, seen("none", hog=lambda ms: 1), swap="zram", storm="static"))[text] is True
+
+
+def test_a_document_is_changed_between_its_marks_only() -> None:
+    text = page(summary(), list(CANDIDATES))
+    document = "before\n<!-- measured: begin -->\nold\n<!-- measured: end -->\nafter\n"
+    changed = into(document, text)
+    assert changed.startswith("before\n<!--")
+    assert changed.endswith("-->\nafter\n")
+    assert "old" not in changed
+    assert into(changed, text) == changed
+    with pytest.raises(ValueError):
+        into("no marks", text)
+
+
+def test_a_picture_has_a_mark_for_each_run_in_each_panel() -> None:
+    tree = ElementTree.fromstring(picture(summary()))
+    space = "{http://www.w3.org/2000/svg}"
+    circles = tree.findall(f"{space}circle")
+    marks = [circle for circle in circles if float(circle.get("cy", "0")) > 30]
+    assert sum(circle.get("fill") == RIGHT for circle in marks) == 4
+    assert sum(circle.get("stroke") == WRONG for circle in marks) == 2
+    assert [text.text for text in tree.findall(f"{space}text")].count("x") == 2
+
+
+def test_a_scale_begins_at_its_left_edge_and_ends_at_its_right() -> None:
+    assert [place(value, 0.01, 100) for value in (0, 0.01, 1, 100, 1e6)] == pytest.approx([0, 0, 0.5, 1, 1])
+
+
+def test_the_documentation_shows_the_committed_summary() -> None:
+    committed = json.loads((TOP / "docs/benchmarks.json").read_text())
+    document = (TOP / "docs/benchmarks.md").read_text()
+    assert into(document, page(committed, list(CANDIDATES))) == document
+    assert (TOP / "docs/benchmarks.svg").read_text() == picture(committed)
+
+
+def test_tuned_candidates_are_told_of_the_database_and_ours_has_nothing_but_priorities() -> None:
+    for candidate in CANDIDATES.values():
+        slice_text = files_of(candidate, swap=True)["/etc/systemd/system/benchsvc.slice"]
+        assert ("MemoryMin=" in slice_text) is candidate.tuned
+    ours = [text for path, text in CANDIDATES["oomslice-tuned"].files.items()]
+    assert all(re.fullmatch(r"\[X-OOMSlice\]\nPriority=-?\d+\n", text) for text in ours)
+    assert not CANDIDATES["oomslice"].files
+
+
+def test_settings_of_the_others_can_be_read_as_they_read_them() -> None:
+    for swap in (True, False):
+        rules = json.loads(files_of(CANDIDATES["oomd-tuned"], swap=swap)["/etc/oomd/oomd.json"])["rulesets"]
+        assert ("no swap" in [rule["name"] for rule in rules]) is not swap
+    text = CANDIDATES["earlyoom-tuned"].files["/etc/default/earlyoom"]
+    name, value = shlex.split(text)[0].split("=", 1)
+    assert name == "EARLYOOM_ARGS"
+    assert shlex.split(value)[-4:] == ["--prefer", "^(hog|stress-ng.*)$", "--avoid", "^(database|sshd|systemd.*)$"]
+
+
+def test_every_storm_is_one_that_the_program_knows() -> None:
+    source = (TOP / "tests/vm/programs/storm.c").read_text()
+    modes = {
+        (mode, int(count)) for count, mode in re.findall(r'count == (\d) && strcmp\(arguments\[0\], "(\w+)"\)', source)
+    }
+    for storm in STORMS.values():
+        mode, *rest = storm.command.split()
+        assert (mode, len(rest) + 1) in modes
+
+
+def test_make_hands_over_what_is_chosen() -> None:
+    chosen = ["PEERS=kernel earlyoom", "STORMS=fast many", "SWAP=none", "RUNS=3", "PUBLISH=yes"]
+    command = ["make", "-n", "bench-peers", *chosen]
+    said = subprocess.run(command, cwd=TOP, check=True, capture_output=True, text=True).stdout
+    said = said.replace("\\\n", " ")
+    line = next(line for line in said.splitlines() if "tests.bench.peers" in line)
+    assert shlex.split(line)[shlex.split(line).index("tests.bench.peers") + 1 :] == [
+        *("--peers", "kernel earlyoom", "--storms", "fast many", "--swap", "none", "--runs", "3", "--publish"),
+    ]
+
+
+def agent(answers: list[bytes]) -> Machine:
+    """A machine whose agent gives these answers to one request."""
+    near, far = socket.socketpair()
+    machine = Machine.__new__(Machine)
+    machine._agent, machine._buffer, machine._process = near, b"", None
+    machine._alive = lambda: None  # type: ignore[method-assign]
+    machine.console_tail = lambda lines=40: ""  # type: ignore[method-assign]
+
+    def answer() -> None:
+        far.recv(1000)
+        for part in answers:
+            far.sendall(part)
+
+    machine._far = far  # type: ignore[attr-defined]
+    threading.Thread(target=answer, daemon=True).start()
+    return machine
+
+
+def test_lines_of_a_talking_command_are_handed_over_whole() -> None:
+    heard: list[str] = []
+    machine = agent([b"o 5\none\nt", b"o 6\nwo\nend", b"e 3\n"])
+    assert machine.follow("x", heard.append, timeout=5, silence=5) == 3
+    assert heard == ["one", "two", "end"]
+
+
+def test_a_machine_that_says_nothing_any_more_is_silent() -> None:
+    heard: list[str] = []
+    with pytest.raises(MachineSilent):
+        agent([b"o 4\none\n"]).follow("x", heard.append, timeout=60, silence=0.2)
+    assert heard == ["one"]
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs that run inside the machine, built for this one."""
+    directory = tmp_path_factory.mktemp("programs")
+    for name in ("storm", "database", "witness"):
+        source = TOP / "tests/vm/programs" / f"{name}.c"
+        command = ["gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-o", directory / name, source]
+        subprocess.run(command, check=True)
+    return directory
+
+
+def test_what_the_witness_says_is_a_trace(programs: Path, tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("a real-time process with locked memory needs root")
+    groups = [tmp_path / "hog", tmp_path / "database"]
+    for group in groups:
+        group.mkdir()
+        (group / "pids.current").write_text("1\n")
+        (group / "memory.current").write_text("4096\n")
+    database = subprocess.Popen([programs / "database", "4", "1", tmp_path / "rounds"])
+    storm = subprocess.Popen([programs / "storm", tmp_path / "go", "grow", "1", "2"])
+    try:
+        wait_until(lambda: (tmp_path / "rounds").exists() and (tmp_path / "rounds").stat().st_size > 0)
+        witness = subprocess.Popen(
+            [programs / "witness", "60", "1", tmp_path / "go", tmp_path / "rounds", *groups],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        wait_until((tmp_path / "go").exists)
+        wait_until(lambda: "hog" in (Path(f"/proc/{storm.pid}/comm").read_text()))
+        wait_until(lambda: len(Path(f"/proc/{storm.pid}/task/{storm.pid}/children").read_text().split()) == 2)
+        time.sleep(0.1)
+        (groups[0] / "pids.current").write_text("0\n")
+        said, _ = witness.communicate(timeout=60)
+    finally:
+        for process in (storm, database):
+            process.kill()
+            process.wait()
+    seen_there = trace.parse([*said.splitlines(), json.dumps({"facts": {"lost": []}})])
+    assert witness.returncode == 0
+    assert seen_there.complete
+    assert seen_there.total_kb > 0
+    assert seen_there.heartbeats
+    assert seen_there.rounds
+    assert seen_there.samples[0].at < seen_there.go < seen_there.samples[-1].at <= seen_there.end
+    assert seen_there.samples[0].processes == (1, 1)
+    assert seen_there.samples[0].used_kb == (4, 4)
+    assert seen_there.samples[-1].processes == (0, 1)
+    found = outcome(seen_there, "hog")
+    assert found.right
+    assert found.longest_stall_ms is not None
+    assert found.longest_stall_ms > 0
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("did not happen within half a minute")
