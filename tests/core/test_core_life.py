@@ -56,8 +56,8 @@ def test_nothing_runs_at_rest_with_all_triggers_armed(static_scene: Scene, tmp_p
     state = scene.core.poke()
     assert state.features & lib.OOMSLICE_FEATURE_PSI_MACHINE
     assert state.features & lib.OOMSLICE_FEATURE_PSI_DOMAINS
-    # A trigger without CAP_SYS_RESOURCE counts from when the kernel last looked for another kind of trigger, so stalls of
-    # the time before it was made may fire it once, at the kernel's first look within 2 s (psi_trigger_create()).
+    # A trigger made without CAP_SYS_RESOURCE counts from when the kernel last looked for those made with it, so stalls
+    # before it may fire it once, at the first look within 2 s (psi_trigger_create() in kernel/sched/psi.c).
     time.sleep(3)
 
     log = tmp_path / "strace"
