@@ -42,7 +42,6 @@ def write_unit(lab: Lab, name: str, command: str, more: str = "") -> None:
     lab.write(f"/etc/systemd/system/{name}", f"[Service]\nType=oneshot\n{more}\nExecStart=/bin/sh -c '{command}'\n")
 
 
-@pytest.mark.both_kernels
 def test_a_ladder_warns_starts_and_purges_before_it_kills(lab: Lab) -> None:
     write_unit(lab, "notice@.service", "echo %i >/run/oomtest/noticed")
     jail(lab, "warn start:notice@jail.service@4s purge:/run/oomtest/cache@8s kill@12s")

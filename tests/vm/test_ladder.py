@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from .lab import HOG, Lab
 
 CGROUP = "/sys/fs/cgroup/jail.slice/jailed.service"
@@ -44,7 +42,6 @@ def the_decision(lab: Lab, outcome: str) -> dict[str, Any]:
     return lab.machine.wait_for(f'a decision that ends as "{outcome}"', find, 90, 0.5)  # type: ignore[return-value]
 
 
-@pytest.mark.both_kernels
 def test_frozen_while_the_pressure_lasts_and_thawed_when_it_is_calm(lab: Lab) -> None:
     jail(lab, "warn freeze kill@120s")
     lab.start_service("outsider", 50)

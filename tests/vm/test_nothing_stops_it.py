@@ -115,7 +115,6 @@ def test_root_disk_that_writers_keep_busy(lab: Lab) -> None:
         lab.machine.run("rm -f /var/tmp/busy*", timeout=120)
 
 
-@pytest.mark.both_kernels
 def test_both_processors_taken_by_real_time_processes(lab: Lab) -> None:
     pid = scene(lab, important_mb=200)
     trial(lab, pid, "-s", str(SPINNING))
@@ -131,7 +130,6 @@ def test_two_hundred_processes_that_allocate(lab: Lab) -> None:
     assert decision["processes"] == 201
 
 
-@pytest.mark.both_kernels
 def test_no_process_number_left(lab: Lab) -> None:
     pid = scene(lab)
     before = lab.machine.check("cat /proc/sys/kernel/pid_max").strip()
@@ -174,7 +172,6 @@ def test_swap_on_a_disk_that_is_far_too_slow(lab: Lab) -> None:
     assert decision["bytes_freed"] > 0
 
 
-@pytest.mark.both_kernels
 def test_storm_after_storm(lab: Lab) -> None:
     """One process, many, and huge pages, at every rate, over and over: no wrong one, none that hangs."""
     kinds = [(60, 0, ""), (120, 20, ""), (30, 0, ""), (200, 0, " -h"), (90, 80, "")]
