@@ -25,9 +25,16 @@ TOP = Path(__file__).resolve().parent
 CORE = TOP / "core"
 MODULE = "oomslice._core"
 
-HEADERS = ("plan.h", "select.h", "ring.h", "channel.h", "psi.h", "cgroup.h", "kill.h")
+HEADERS = (
+    *("plan.h", "select.h", "ring.h", "history.h", "channel.h", "psi.h", "cgroup.h", "kill.h", "pinned.h", "fact.h"),
+    *("meminfo.h", "watch.h"),
+)
 """Headers with a cffi block, in an order in which each type is declared before it is used. What they declare is
-defined in the .c of the same name, except that channel.h declares only types."""
+defined in the .c of the same name, except for those of TYPES_ONLY."""
+TYPES_ONLY = ("channel.h", "meminfo.h")
+
+HELPERS = ("hash.c", "number.c")
+"""What those call, besides."""
 
 BLOCK = re.compile(r"^/\* cffi: begin \*/$(.*?)^/\* cffi: end \*/$", re.MULTILINE | re.DOTALL)
 
@@ -54,7 +61,8 @@ def build_inplace() -> Path:
     target = TOP / "oomslice" / f"_core{sysconfig.get_config_var('EXT_SUFFIX')}"
     compiler = shlex.split(os.environ.get("CC", "cc"))
     flags = shlex.split(os.environ.get("CFLAGS", "-O2 -g"))
-    sources = [CORE / header.replace(".h", ".c") for header in HEADERS if header != "channel.h"]
+    sources = [CORE / header.replace(".h", ".c") for header in HEADERS if header not in TYPES_ONLY]
+    sources += [CORE / name for name in HELPERS]
     scratch = TOP / ".cache"
     scratch.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=scratch) as directory:

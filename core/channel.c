@@ -161,6 +161,20 @@ static void answer_plan(int result, uint32_t detail) {
         answer(&reply, NULL, 0);
 }
 
+static void answer_act(const struct oomslice_message *asked) {
+        struct oomslice_message reply = {.type = OOMSLICE_MESSAGE_ACT_REPLY};
+
+        reply.status = hooks->act(asked, &reply.size);
+        answer(&reply, NULL, 0);
+}
+
+static void answer_release(const struct oomslice_message *asked) {
+        struct oomslice_message reply = {.type = OOMSLICE_MESSAGE_RELEASE_REPLY};
+
+        reply.status = hooks->release(asked->cgroup_id);
+        answer(&reply, NULL, 0);
+}
+
 static void take_begin(struct packet *packet) {
         uint32_t detail = 0;
         int r = OOMSLICE_PLAN_E_SEQUENCE;
@@ -272,6 +286,12 @@ void oomslice_channel_receive(uint32_t events) {
                         break;
                 case OOMSLICE_MESSAGE_PLAN_COMMIT:
                         take_commit();
+                        break;
+                case OOMSLICE_MESSAGE_ACT:
+                        answer_act(&packet.message);
+                        break;
+                case OOMSLICE_MESSAGE_RELEASE:
+                        answer_release(&packet.message);
                         break;
                 case OOMSLICE_MESSAGE_STATE:
                         answer(&reply, NULL, 0);

@@ -9,6 +9,8 @@
  *   -> PLAN_DESCRIPTORS (first, count) + up to OOMSLICE_CHANNEL_DESCRIPTORS cgroup directories, in unit order
  *   -> PLAN_COMMIT                              <- PLAN_REPLY (status, detail)
  *   -> STATE                                    <- STATE_REPLY
+ *   -> ACT (cgroup_id, step, amount, text, user) <- ACT_REPLY (status; size: sequence of the decision's record)
+ *   -> RELEASE (cgroup_id)                      <- RELEASE_REPLY (status)
  * An error in BEGIN or DESCRIPTORS is answered with PLAN_REPLY at once; the plan in force stays, and what was still
  * on its way for the refused one is passed over: every BEGIN gets exactly one PLAN_REPLY. That has the generation
  * of its BEGIN; any other reply has the generation of the plan in force, 0 for none. While a victim is dying the
@@ -19,7 +21,7 @@
 
 /* cffi: begin */
 enum oomslice_channel_limit {
-        OOMSLICE_CHANNEL_VERSION = 1,
+        OOMSLICE_CHANNEL_VERSION = 2,
         OOMSLICE_CHANNEL_DESCRIPTORS = 240, /* the kernel's SCM_MAX_FD is 253 */
 };
 
@@ -32,6 +34,10 @@ enum oomslice_message_type {
         OOMSLICE_MESSAGE_PLAN_REPLY = 6,
         OOMSLICE_MESSAGE_STATE = 7,
         OOMSLICE_MESSAGE_STATE_REPLY = 8,
+        OOMSLICE_MESSAGE_ACT = 9, /* one step upon one unit, because somebody asks for it */
+        OOMSLICE_MESSAGE_ACT_REPLY = 10,
+        OOMSLICE_MESSAGE_RELEASE = 11, /* what steps did to this cgroup is undone */
+        OOMSLICE_MESSAGE_RELEASE_REPLY = 12,
 };
 
 enum oomslice_core_feature {
@@ -42,6 +48,7 @@ enum oomslice_core_feature {
         OOMSLICE_FEATURE_PSI_MACHINE = 16, /* machine triggers are armed */
         OOMSLICE_FEATURE_PSI_DOMAINS = 32, /* every domain's trigger is armed */
         OOMSLICE_FEATURE_MEMORY = 64,      /* memory controller figures are there */
+        OOMSLICE_FEATURE_FAULTS = 128,     /* page faults are counted: an early sign of growth */
 };
 
 struct oomslice_core_state {
@@ -67,6 +74,12 @@ struct oomslice_message {
         uint32_t detail;
         uint64_t size;
         struct oomslice_core_state state;
+        /* Of ACT and RELEASE. */
+        uint64_t cgroup_id;
+        uint64_t amount; /* as in struct oomslice_plan_step */
+        uint32_t step;   /* enum oomslice_step_kind */
+        uint32_t user;   /* who asks, for the record */
+        char text[256];  /* path or unit, NUL-terminated */
 };
 /* cffi: end */
 
@@ -74,6 +87,9 @@ struct oomslice_message {
 struct oomslice_channel_hooks {
         void (*state)(struct oomslice_core_state *statep); /* fills in all of it */
         void (*plan_taken)(int plan_fd);                   /* a plan has just come into force */
+        /* Somebody asks for a step, or for the end of what steps did: 0 or -errno. */
+        int (*act)(const struct oomslice_message *asked, uint64_t *sequencep);
+        int (*release)(uint64_t cgroup_id);
 };
 
 /* `listen_fd` is non-blocking and listens; `ring_fd` and `event_fd` go out with HELLO_REPLY. 0 or -errno. */

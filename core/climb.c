@@ -17,6 +17,7 @@
 #include "record.h"
 #include "steps.h"
 #include "undo.h"
+#include "victim.h"
 
 #define STEP_US UINT64_C(10000000)       /* the last step of a ladder has this long */
 #define CHECKPOINT_US UINT64_C(30000000) /* a checkpoint writes all of a unit to disk */
@@ -26,7 +27,7 @@
 #define LOOK_MAX_US UINT64_C(50000)
 
 struct climb {
-        bool busy, gentle, urgent, committed, running;
+        bool busy, gentle, urgent, asked, committed, running;
         uint64_t trigger_us, sign_us, lasts_us;
         uint64_t step_deadline_us, next_us;
         uint32_t count, at;   /* steps of the ladder, and which one is next or running */
@@ -44,11 +45,6 @@ static const struct oomslice_plan_step *step_of(const struct oomslice_plan *plan
         return &plan->steps[settings->steps_first + index];
 }
 
-static bool is_harsh(uint32_t kind) {
-        return kind == OOMSLICE_STEP_TERMINATE || kind == OOMSLICE_STEP_CHECKPOINT ||
-               kind == OOMSLICE_STEP_KILL;
-}
-
 bool oomslice_climb_has_steps(const struct oomslice_plan *plan, const struct oomslice_plan_unit *settings,
                               bool urgent) {
         const struct oomslice_plan_step *first, *last;
@@ -63,7 +59,7 @@ bool oomslice_climb_has_steps(const struct oomslice_plan *plan, const struct oom
 }
 
 bool oomslice_climb_is_gentle(const struct oomslice_plan *plan, const struct oomslice_plan_unit *settings) {
-        return settings->steps_count > 0 && !is_harsh(step_of(plan, settings, 0)->kind);
+        return settings->steps_count > 0 && !oomslice_plan_is_harsh(step_of(plan, settings, 0)->kind);
 }
 
 /* A ladder must lead somewhere: where it does not, a kill is its end. */
@@ -95,6 +91,7 @@ bool oomslice_climb_begin(const struct oomslice_climb_start *start) {
         climb->busy = true;
         climb->gentle = start->gentle;
         climb->urgent = start->urgent;
+        climb->asked = start->asked;
         climb->committed = climb->running = false;
         climb->trigger_us = climb->sign_us = start->trigger_us;
         climb->lasts_us = start->lasts_us;
@@ -110,7 +107,8 @@ bool oomslice_climb_begin(const struct oomslice_climb_start *start) {
                 memcpy(climb->texts[i], text, length);
                 climb->texts[i][length] = '\0';
         }
-        add_end(climb);
+        if (!climb->asked)
+                add_end(climb);
         oomslice_step_start(&climb->run, start);
         return true;
 }
@@ -158,7 +156,10 @@ static void finish_at_end(struct climb *climb, const struct oomslice_climb_view 
         bool stands =
                 climb->last_result == OOMSLICE_RESULT_DONE || climb->last_result == OOMSLICE_RESULT_NEEDLESS;
 
-        finish(climb, stands ? OOMSLICE_OUTCOME_HELD : OOMSLICE_OUTCOME_FAILED,
+        finish(climb,
+               !stands        ? OOMSLICE_OUTCOME_FAILED
+               : climb->asked ? OOMSLICE_OUTCOME_DONE
+                              : OOMSLICE_OUTCOME_HELD,
                stands ? 0 : climb->run.step.error, view, resultp);
 }
 
@@ -190,6 +191,7 @@ static void hurry(struct climb *climb) {
 static bool kill_now(struct climb *climb, const struct oomslice_climb_view *view,
                      struct oomslice_action_result *resultp) {
         const struct oomslice_force *force = oomslice_force_get();
+        static struct oomslice_processes processes;
         struct oomslice_step_run *run = &climb->run;
         int r;
 
@@ -199,11 +201,14 @@ static bool kill_now(struct climb *climb, const struct oomslice_climb_view *view
                         .victim_id = run->victim_id,
                         .victim_name = run->victim_name,
                         .held = &run->held,
+                        .processes = &processes,
+                        .check = oomslice_victim_check(&run->held, &processes),
                         .reclaimable = run->reclaimable,
                         .available = view->available,
                         .deadline_us = force->plan.header->machine.death_deadline_us,
                         .scope = run->kill_scope,
                         .step = climb->recorded,
+                        .mark = force->plan.header->machine.mark_kills,
                         .pidfd = run->told_fd,
                 },
                 run->record);
@@ -231,16 +236,16 @@ static bool is_forbidden(const struct climb *climb) {
 }
 
 static void step_over(struct climb *climb) {
+        uint32_t kind = climb->steps[climb->at].kind;
+
         climb->running = false;
         climb->last_result = climb->run.step.result;
-        if (climb->steps[climb->at].kind == OOMSLICE_STEP_TERMINATE &&
-            climb->last_result == OOMSLICE_RESULT_DONE)
-                climb->committed = true;
-        if (climb->steps[climb->at].kind == OOMSLICE_STEP_CHECKPOINT &&
+        if ((kind == OOMSLICE_STEP_TERMINATE || kind == OOMSLICE_STEP_CHECKPOINT) &&
             climb->last_result == OOMSLICE_RESULT_DONE)
                 climb->committed = true;
         climb->recorded++;
         climb->at++;
+        oomslice_record_tell();
 }
 
 /* Looks at the step that is running. False: it goes on. */
@@ -290,7 +295,7 @@ static bool advance(struct climb *climb, const struct oomslice_climb_view *view,
                 }
                 if (climb->urgent)
                         hurry(climb);
-                else if (climb->gentle && is_harsh(climb->steps[climb->at].kind)) {
+                else if (climb->gentle && oomslice_plan_is_harsh(climb->steps[climb->at].kind)) {
                         climb->next_us = over_us;
                         return false;
                 } else if (now < due(climb, climb->at)) {
@@ -325,13 +330,6 @@ uint64_t oomslice_climb_next(void) {
                 if (climbs[i].busy && climbs[i].next_us < next)
                         next = climbs[i].next_us;
         return next;
-}
-
-bool oomslice_climb_of_domain(uint64_t domain_id) {
-        for (int i = 0; i < OOMSLICE_CLIMBS_MAX; i++)
-                if (climbs[i].busy && climbs[i].run.domain_id == domain_id)
-                        return true;
-        return false;
 }
 
 bool oomslice_climb_of_victim(uint64_t victim_id) {

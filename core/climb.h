@@ -22,6 +22,7 @@ struct oomslice_climb_start {
         uint64_t lasts_us; /* how long a sign of pressure counts */
         bool gentle;       /* only what can be undone or harms nobody, until it is urgent */
         bool urgent;
+        bool asked; /* one step and no more, whatever comes of it */
         struct oomslice_record *record;
 };
 
@@ -48,5 +49,4 @@ bool oomslice_climb_pressure(uint64_t domain_id, uint64_t now_us, bool earnest, 
 bool oomslice_climb_poll(const struct oomslice_climb_view *view, struct oomslice_action_result *resultp);
 /* When the next look is due; OOMSLICE_MOMENT_NEVER if nothing is under way. */
 uint64_t oomslice_climb_next(void);
-bool oomslice_climb_of_domain(uint64_t domain_id);
 bool oomslice_climb_of_victim(uint64_t victim_id);

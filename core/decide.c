@@ -20,6 +20,7 @@
 #include "restarts.h"
 #include "sample.h"
 #include "token.h"
+#include "trail.h"
 #include "undo.h"
 #include "victim.h"
 
@@ -47,6 +48,7 @@ struct domain {
         uint64_t quiet_us;    /* no record of NO_CANDIDATE before */
         uint64_t low_rest_us; /* nothing is decided before for memory that is low */
         uint64_t lasts_us;    /* how long one sign of its pressure counts */
+        uint64_t pressed_us;  /* short of memory until then, unless it says so again; 0: it is not */
         uint64_t relieved_us; /* when its last act was over */
         uint32_t relapses;    /* how often pressure came back soon after, up to 6 */
         struct {
@@ -64,6 +66,15 @@ void oomslice_decide_init(bool dry_run) {
         dry_run_all = dry_run;
 }
 
+bool oomslice_decide_is_dry_run(void) {
+        return dry_run_all;
+}
+
+static void end_pressure(struct domain *domain) {
+        oomslice_record_pressed(domain->cgroup_id, false);
+        domain->pressed_us = 0;
+}
+
 void oomslice_decide_plan_taken(void) {
         const struct oomslice_plan *plan = &oomslice_force_get()->plan;
         static struct domain before[OOMSLICE_PLAN_DOMAINS_MAX];
@@ -77,9 +88,14 @@ void oomslice_decide_plan_taken(void) {
 
                 domains[i] = (struct domain){.cgroup_id = id};
                 for (uint32_t j = 0; j < before_count; j++)
-                        if (before[j].cgroup_id == id)
+                        if (before[j].cgroup_id == id) {
                                 domains[i] = before[j];
+                                before[j].pressed_us = 0;
+                        }
         }
+        for (uint32_t j = 0; j < before_count; j++)
+                if (before[j].pressed_us != 0)
+                        end_pressure(&before[j]);
 }
 
 static void set_tried(struct domain *domain, uint64_t cgroup_id) {
@@ -179,7 +195,7 @@ static bool climb(struct domain *domain, const struct oomslice_cause *cause, str
 
 static enum result kill(struct domain *domain, const struct oomslice_cause *cause,
                         struct oomslice_sample *sample, const struct oomslice_plan_unit *settings,
-                        struct oomslice_record *record) {
+                        struct oomslice_processes *processes, int check, struct oomslice_record *record) {
         const struct oomslice_candidate victim = sample->candidates[0];
         int r;
 
@@ -189,10 +205,13 @@ static enum result kill(struct domain *domain, const struct oomslice_cause *caus
                         .victim_id = victim.cgroup_id,
                         .victim_name = oomslice_sample_name(sample, &victim),
                         .held = oomslice_sample_held(sample, &victim),
+                        .processes = processes,
+                        .check = check,
                         .reclaimable = victim.memory,
                         .available = cause->meminfo.available,
                         .deadline_us = sample->force->plan.header->machine.death_deadline_us,
                         .scope = settings->kill_scope,
+                        .mark = sample->force->plan.header->machine.mark_kills,
                         .pidfd = -1,
                 },
                 record);
@@ -267,7 +286,7 @@ static enum result act(uint32_t index, const struct oomslice_cause *cause, struc
                                      cause->trigger == OOMSLICE_TRIGGER_AVAILABLE) &&
             climb(domain, cause, sample, settings, record))
                 return DONE;
-        return kill(domain, cause, sample, settings, record);
+        return kill(domain, cause, sample, settings, &processes, r, record);
 }
 
 /* How long a domain has to be calm until what was done in it is undone: longer the sooner its pressure came back. */
@@ -299,6 +318,9 @@ void oomslice_decide(uint32_t index, const struct oomslice_cause *cause) {
         domain = &domains[index];
         urgent = cause->trigger == OOMSLICE_TRIGGER_AVAILABLE;
         domain->lasts_us = lasts(&force->plan, index, cause->trigger);
+        if (domain->pressed_us == 0)
+                oomslice_record_pressed(domain->cgroup_id, true);
+        domain->pressed_us = now + domain->lasts_us;
         oomslice_undo_pressure(domain->cgroup_id, now, calm(domain, force->plan.domains[index].cooldown_us));
         if (oomslice_climb_pressure(domain->cgroup_id, now, cause->trigger != OOMSLICE_TRIGGER_LOW, urgent))
                 return;
@@ -321,6 +343,8 @@ void oomslice_decide(uint32_t index, const struct oomslice_cause *cause) {
         if (result == NEXT && sample->eligible == 0)
                 decide_nobody(index, cause, sample);
         oomslice_sample_end(sample);
+        if (result == DONE)
+                oomslice_trail_decided(force, &cause->meminfo);
 }
 
 static void draw_consequences(struct domain *domain, uint64_t cooldown_us, uint64_t now_us,
@@ -357,15 +381,23 @@ void oomslice_decide_poll(uint64_t now_us, bool any, uint64_t available) {
                         draw_consequences(&domains[i], cooldown_us, now_us, &result);
                         calm_us = calm(&domains[i], cooldown_us);
                 }
-                oomslice_undo_pressure(result.domain_id, now_us, calm_us);
+                /* What was asked for belongs to no domain, and stays until it is released. */
+                if (result.domain_id != 0)
+                        oomslice_undo_pressure(result.domain_id, now_us, calm_us);
         }
         oomslice_undo_poll(now_us);
+        for (uint32_t i = 0; i < domains_count; i++)
+                if (domains[i].pressed_us != 0 && domains[i].pressed_us <= now_us)
+                        end_pressure(&domains[i]);
 }
 
 uint64_t oomslice_decide_next(void) {
         uint64_t next = oomslice_action_next(), climb_us = oomslice_climb_next(),
                  undo_us = oomslice_undo_next();
 
+        for (uint32_t i = 0; i < domains_count; i++)
+                if (domains[i].pressed_us != 0 && domains[i].pressed_us < next)
+                        next = domains[i].pressed_us;
         next = climb_us < next ? climb_us : next;
         return undo_us < next ? undo_us : next;
 }

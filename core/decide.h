@@ -8,6 +8,7 @@
 
 /* `dry_run`: decide and record everywhere, do nothing. */
 void oomslice_decide_init(bool dry_run);
+bool oomslice_decide_is_dry_run(void);
 /* True if this cgroup was tried in vain in the machine's shortage; any thread may ask. */
 bool oomslice_decide_was_tried(uint64_t cgroup_id);
 /* A new plan is in force: domains keep their rest and what they have tried, by their cgroup. */

@@ -12,6 +12,7 @@ enum oomslice_event_kind {
         OOMSLICE_EVENT_THRASH = 6, /* machine.thrash */
         OOMSLICE_EVENT_DOMAIN = 7, /* trigger of a domain; index: the domain's */
         OOMSLICE_EVENT_VICTIM = 8, /* cgroup.events of a victim */
+        OOMSLICE_EVENT_FAULTS = 9, /* so many page faults that memory is worth a look */
 };
 
 struct oomslice_event {

@@ -69,7 +69,8 @@ static void release(struct oomslice_force *force, const bool *kept) {
         }
         close_descriptor(&force->sign_fd);
         close_descriptor(&force->plain_sign_fd);
-        close_descriptor(&force->thrash_fd);
+        close_descriptor(&force->thrash.trigger_fd);
+        close_descriptor(&force->thrash.figures_fd);
         if (force->map)
                 munmap(force->map, force->size);
         force->map = NULL;
@@ -137,9 +138,10 @@ int oomslice_force_begin(int plan_fd, bool newer_only, uint32_t *detailp) {
         taking->fd = plan_fd;
         taking->map = NULL;
         taking->added = 0;
-        taking->sign_fd = taking->plain_sign_fd = taking->thrash_fd = -1;
+        taking->sign_fd = taking->plain_sign_fd = -1;
+        taking->thrash = (struct oomslice_force_domain){-1, -1, 0};
         for (uint32_t i = 0; i < OOMSLICE_PLAN_DOMAINS_MAX; i++)
-                taking->domains[i] = (struct oomslice_force_domain){-1, -1};
+                taking->domains[i] = (struct oomslice_force_domain){-1, -1, 0};
 
         r = oomslice_plan_check_seals(plan_fd, &taking->size);
         if (r != OOMSLICE_PLAN_OK)
@@ -177,19 +179,7 @@ static uint32_t files_for(const struct oomslice_plan *plan, const struct oomslic
         if (!(unit->flags & OOMSLICE_UNIT_CANDIDATE))
                 return 0;
         for (uint32_t i = 0; i < unit->steps_count; i++)
-                switch (plan->steps[unit->steps_first + i].kind) {
-                case OOMSLICE_STEP_FREEZE:
-                        files |= OOMSLICE_HELD_FREEZE;
-                        break;
-                case OOMSLICE_STEP_THROTTLE:
-                        files |= OOMSLICE_HELD_HIGH;
-                        break;
-                case OOMSLICE_STEP_RECLAIM:
-                        files |= OOMSLICE_HELD_RECLAIM;
-                        break;
-                default:
-                        break;
-                }
+                files |= oomslice_held_file_of_step(plan->steps[unit->steps_first + i].kind);
         return files;
 }
 
@@ -280,11 +270,53 @@ static bool triggers_equal(const struct oomslice_psi_trigger *a, const struct oo
         return a->kind == b->kind && a->stall_us == b->stall_us && a->window_us == b->window_us;
 }
 
+/* What the trigger counts, from the file of its figures; 0 if that cannot be read. */
+static uint64_t stalled(int figures_fd, const struct oomslice_psi_trigger *trigger) {
+        struct oomslice_psi_trigger_figures figures;
+
+        if (figures_fd < 0 || oomslice_psi_read(figures_fd, &figures) < 0)
+                return 0;
+        return trigger->kind == OOMSLICE_PSI_FULL ? figures.full_total_us : figures.some_total_us;
+}
+
+/*
+ * A trigger that was made without CAP_SYS_RESOURCE begins to count at a sum that the kernel keeps for those made with
+ * it, and that may be old (psi_trigger_create() in kernel/sched/psi.c, since Linux 6.5): its first firings may be for
+ * stalls long before. So none counts until as much as it is set to has been lost since it was made.
+ */
+static bool is_real(struct oomslice_force_domain *armed, const struct oomslice_psi_trigger *trigger) {
+        if (armed->total_us != UINT64_MAX && armed->figures_fd >= 0 &&
+            stalled(armed->figures_fd, trigger) < armed->total_us + trigger->stall_us)
+                return false;
+        armed->total_us = UINT64_MAX;
+        return true;
+}
+
+bool oomslice_force_is_stalled(uint32_t domain) {
+        return is_real(&in_force->domains[domain], &in_force->plan.domains[domain].trigger);
+}
+
+bool oomslice_force_is_thrashing(void) {
+        return is_real(&in_force->thrash, &in_force->plan.header->machine.thrash);
+}
+
+/* Arms with the figures noted before; `old` is what the plan before has of it, NULL for nothing. */
+static void arm_noted(struct oomslice_force_domain *armed, struct oomslice_force_domain *old, bool same,
+                      int directory, const char *path, const struct oomslice_psi_trigger *trigger,
+                      struct oomslice_event event) {
+        armed->figures_fd = openat(directory, path, O_RDONLY | O_CLOEXEC);
+        armed->total_us = stalled(armed->figures_fd, trigger);
+        if (old && old->trigger_fd >= 0 && same)
+                armed->total_us = old->total_us;
+        armed->trigger_fd =
+                arm(old ? &old->trigger_fd : NULL, same, directory, path, trigger, event, oomslice_psi_open);
+}
+
 static void arm_domain(struct oomslice_force *force, struct oomslice_force *old, uint32_t index) {
         const struct oomslice_plan_domain *domain = &force->plan.domains[index];
         const struct oomslice_event event = {OOMSLICE_EVENT_DOMAIN, force->tag, index};
         int directory = force->held[domain->unit].directory;
-        int *old_fdp = NULL;
+        struct oomslice_force_domain *noted = NULL;
         bool same = false;
 
         for (uint32_t i = 0; old && i < old->plan.header->domains_count; i++) {
@@ -292,22 +324,17 @@ static void arm_domain(struct oomslice_force *force, struct oomslice_force *old,
 
                 if (old->plan.units[before->unit].cgroup_id != force->plan.units[domain->unit].cgroup_id)
                         continue;
-                old_fdp = &old->domains[i].trigger_fd;
+                noted = &old->domains[i];
                 same = triggers_equal(&before->trigger, &domain->trigger);
         }
-        if (directory >= 0) {
-                force->domains[index].trigger_fd = arm(old_fdp, same, directory, "memory.pressure",
-                                                       &domain->trigger, event, oomslice_psi_open);
-                force->domains[index].figures_fd = openat(directory, "memory.pressure", O_RDONLY | O_CLOEXEC);
-        }
+        if (directory >= 0)
+                arm_noted(&force->domains[index], noted, same, directory, "memory.pressure", &domain->trigger,
+                          event);
         /* The root cgroup has no memory.pressure on every kernel; the machine's file has the same figures. */
         if (index == 0 && force->domains[0].figures_fd < 0)
                 force->domains[0].figures_fd = openat(proc, machine_pressure, O_RDONLY | O_CLOEXEC);
-        if (force->domains[index].figures_fd >= 0) {
-                struct oomslice_psi_trigger_figures figures;
-
-                (void)oomslice_psi_read(force->domains[index].figures_fd, &figures);
-        }
+        /* Once before it must be read. */
+        (void)stalled(force->domains[index].figures_fd, &domain->trigger);
 }
 
 static void arm_all(struct oomslice_force *force, struct oomslice_force *old) {
@@ -322,8 +349,8 @@ static void arm_all(struct oomslice_force *force, struct oomslice_force *old) {
         force->plain_sign_fd = arm(old ? &old->plain_sign_fd : NULL, same, proc, machine_pressure,
                                    &machine->sign, sign, oomslice_psi_open_plain);
         same = triggers_equal(&before->thrash, &machine->thrash);
-        force->thrash_fd = arm(old ? &old->thrash_fd : NULL, same, proc, machine_pressure, &machine->thrash,
-                               thrash, oomslice_psi_open);
+        arm_noted(&force->thrash, old ? &old->thrash : NULL, same, proc, machine_pressure, &machine->thrash,
+                  thrash);
         for (uint32_t i = 0; i < force->plan.header->domains_count; i++)
                 arm_domain(force, old, i);
 }

@@ -9,8 +9,9 @@
 #include "plan.h"
 
 struct oomslice_force_domain {
-        int trigger_fd; /* -1: no trigger, or it could not be armed */
-        int figures_fd; /* memory.pressure for reading, -1: none */
+        int trigger_fd;    /* -1: no trigger, or it could not be armed */
+        int figures_fd;    /* memory.pressure for reading, -1: none */
+        uint64_t total_us; /* stalled before the trigger was made; UINT64_MAX: no longer of interest */
 };
 
 struct oomslice_force {
@@ -23,8 +24,9 @@ struct oomslice_force {
         uint16_t *order;            /* unit indices by cgroup id */
         bool *inherited;            /* held[i] is shared with the plan before, while both exist */
         uint32_t added;             /* units whose descriptor has come */
-        int sign_fd, thrash_fd;     /* -1: none */
-        int plain_sign_fd;          /* the sign again, by other means of the kernel; -1: none */
+        int sign_fd;                /* -1: none */
+        struct oomslice_force_domain thrash;
+        int plain_sign_fd; /* the sign again, by other means of the kernel; -1: none */
         struct oomslice_force_domain domains[OOMSLICE_PLAN_DOMAINS_MAX];
 };
 
@@ -53,5 +55,11 @@ void oomslice_force_lock(void);
 int32_t oomslice_force_find(const struct oomslice_force *force, uint64_t cgroup_id);
 /* True if the plan's candidates have memory figures. */
 bool oomslice_force_has_memory(const struct oomslice_force *force);
+/*
+ * A trigger has fired: false if the stalls since it was made are less than what it is set to, so it is for those before.
+ * Call it for each firing.
+ */
+bool oomslice_force_is_stalled(uint32_t domain);
+bool oomslice_force_is_thrashing(void);
 /* The trigger of this domain is dead (its cgroup is removed): closes it. */
 void oomslice_force_drop_trigger(uint32_t domain);

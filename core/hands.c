@@ -9,11 +9,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
+
+#include "thread.h"
 
 /* Sanitizers need more. */
 #ifndef OOMSLICE_REAPER_STACK
@@ -61,21 +62,14 @@ static void *run(void *argument) {
 
 int oomslice_hands_start(void) {
         for (int i = 0; i < OOMSLICE_HANDS_COUNT; i++) {
-                pthread_attr_t attributes;
-                pthread_t thread;
                 int r;
 
                 hands[i].wake_fd = eventfd(0, EFD_CLOEXEC);
                 if (hands[i].wake_fd < 0)
                         return -errno;
-                r = pthread_attr_init(&attributes);
-                if (r == 0)
-                        r = pthread_attr_setstack(&attributes, stacks[i], sizeof(stacks[i]));
-                if (r == 0)
-                        r = pthread_create(&thread, &attributes, run, &hands[i]);
-                (void)pthread_attr_destroy(&attributes);
-                if (r != 0)
-                        return -r;
+                r = oomslice_thread_start(NULL, stacks[i], sizeof(stacks[i]), run, &hands[i]);
+                if (r < 0)
+                        return r;
                 started++;
         }
         return 0;

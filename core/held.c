@@ -13,6 +13,7 @@
 
 #include "file.h"
 #include "held.h"
+#include "plan.h"
 
 static const struct {
         const char *name;
@@ -50,6 +51,27 @@ void oomslice_held_close(struct oomslice_held *held) {
         oomslice_held_init(held);
 }
 
+static int open_file(const struct oomslice_held *held, size_t file) {
+        /* Writing memory.high shall reclaim, by a hand: newer kernels skip that with O_NONBLOCK. */
+        int wait = files[file].group == OOMSLICE_HELD_CANDIDATE ? O_NONBLOCK : 0;
+
+        return openat(held->directory, files[file].name, files[file].flags | O_CLOEXEC | wait);
+}
+
+uint32_t oomslice_held_file_of_step(uint32_t kind) {
+        return kind == OOMSLICE_STEP_FREEZE     ? OOMSLICE_HELD_FREEZE
+               : kind == OOMSLICE_STEP_THROTTLE ? OOMSLICE_HELD_HIGH
+               : kind == OOMSLICE_STEP_RECLAIM  ? OOMSLICE_HELD_RECLAIM
+                                                : 0;
+}
+
+int oomslice_held_open_more(struct oomslice_held *held, uint32_t file) {
+        for (size_t i = 0; i < FILES_COUNT; i++)
+                if (files[i].group == file && *descriptor(held, i) < 0)
+                        return *descriptor(held, i) = open_file(held, i);
+        return -1;
+}
+
 int oomslice_held_open(struct oomslice_held *held, int directory_fd, uint32_t wanted) {
         int r;
 
@@ -59,15 +81,11 @@ int oomslice_held_open(struct oomslice_held *held, int directory_fd, uint32_t wa
         if (held->directory < 0)
                 return -errno;
         for (size_t i = 0; i < FILES_COUNT; i++) {
-                /* Writing memory.high shall reclaim, by a hand: newer kernels skip that with O_NONBLOCK. */
-                int flags = files[i].flags | O_CLOEXEC |
-                            (files[i].group == OOMSLICE_HELD_CANDIDATE ? O_NONBLOCK : 0);
                 int fd;
 
                 if (!(files[i].group & wanted))
                         continue;
-                fd = openat(held->directory, files[i].name, flags);
-
+                fd = open_file(held, i);
                 /* Missing: no memory controller, no swap, or an older kernel; the features say so. */
                 if (fd < 0 && errno != ENOENT && errno != ENODEV && errno != EOPNOTSUPP) {
                         r = -errno;

@@ -39,6 +39,10 @@ void oomslice_held_init(struct oomslice_held *held);
 /* Opens what there is below `directory_fd`, which stays the caller's: the directory itself, and `files` of it (enum
  * oomslice_held_files). 0 or -errno; a file that does not exist stays -1 and is no error. */
 int oomslice_held_open(struct oomslice_held *held, int directory_fd, uint32_t files);
+/* The file that a step of a ladder writes (enum oomslice_held_files), 0: none. */
+uint32_t oomslice_held_file_of_step(uint32_t kind);
+/* Opens one more file of those, for the caller to close. Its descriptor, or -1: it was open, or cannot be opened. */
+int oomslice_held_open_more(struct oomslice_held *held, uint32_t file);
 /* Copies of all descriptors; what cannot be copied is -1. */
 void oomslice_held_copy(struct oomslice_held *copy, const struct oomslice_held *held);
 void oomslice_held_close(struct oomslice_held *held);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Owns the order of a kill: last check, a place to wait in, the signal, and only then what may take its time.
+ * Owns the order of a kill: a place to wait in, the signal, and only then what may take its time.
  * With KillScope=process the sizes of the unit's processes are read first, through the descriptor of /proc: an
  * open by name below it, as bounded as the search for units that are younger than the plan.
  */
@@ -17,6 +17,7 @@
 
 #include "file.h"
 #include "kill.h"
+#include "mark.h"
 #include "moment.h"
 #include "number.h"
 #include "reaper.h"
@@ -61,13 +62,9 @@ int oomslice_killing_open_largest(const struct oomslice_held *held, struct oomsl
         int32_t pid = 0;
         int fd, r;
 
-        processes->total = processes->count = 0;
-        r = oomslice_processes_list(held->procs, processes);
-        if (r < 0 && r != -EOPNOTSUPP)
+        r = oomslice_victim_list(held, processes);
+        if (r < 0)
                 return r;
-        oomslice_processes_list_below(held->directory, processes);
-        if (oomslice_processes_untouchable(processes))
-                return -EPERM;
         if (processes->total < 2)
                 return -ENODATA;
         for (uint32_t i = 0; proc >= 0 && i < processes->count; i++) {
@@ -116,18 +113,19 @@ static bool kill_one(int fd, uint64_t bytes, struct oomslice_action *action) {
 }
 
 int oomslice_killing_do(const struct oomslice_killing *killing, struct oomslice_record *record) {
-        static struct oomslice_processes processes;
+        struct oomslice_processes *processes = killing->processes;
         struct oomslice_action *action;
         uint64_t now, bytes = 0;
         int r, error, fd = -1;
-        bool one;
+        bool one, marked;
 
-        r = oomslice_victim_check(killing->held, &processes);
-        if (r == OOMSLICE_VICTIM_GONE)
+        if (killing->check == OOMSLICE_VICTIM_GONE)
                 return OOMSLICE_KILLING_GONE;
-        if (r == OOMSLICE_VICTIM_REFUSED)
+        if (killing->check == OOMSLICE_VICTIM_REFUSED)
                 return OOMSLICE_KILLING_REFUSED;
-        error = r < 0 ? r : 0; /* a list of processes that could not be read is no reason to spare them */
+        error = killing->check < 0
+                        ? killing->check
+                        : 0; /* a list of processes that could not be read is no reason to spare them */
 
         action = oomslice_action_new(killing->domain_id, killing->victim_id, killing->held,
                                      killing->reclaimable);
@@ -137,7 +135,11 @@ int oomslice_killing_do(const struct oomslice_killing *killing, struct oomslice_
         record->kill_scope = killing->scope;
 
         if (killing->scope == OOMSLICE_SCOPE_PROCESS)
-                fd = pick_one(killing, &processes, &bytes);
+                fd = pick_one(killing, processes, &bytes);
+        /* Of one process of several systemd would take the end of the unit for it. */
+        marked = killing->mark && fd < 0 && oomslice_mark_before(killing->held->directory);
+        if (killing->mark && fd < 0 && !marked)
+                record->flags |= OOMSLICE_RECORD_UNMARKED;
         if (!oomslice_token_claim(killing->held, record)) {
                 if (fd >= 0)
                         close(fd);
@@ -146,7 +148,7 @@ int oomslice_killing_do(const struct oomslice_killing *killing, struct oomslice_
         }
         one = fd >= 0 && kill_one(fd, bytes, action);
         r = one ? (int)OOMSLICE_VICTIM_KILLED
-                : oomslice_victim_kill(killing->held, &processes, action->serial);
+                : oomslice_victim_kill(killing->held, processes, action->serial);
         /* Stuck for so long that the watchdog has killed it meanwhile: whether it is dead will be seen. */
         if (!oomslice_token_yield(r == OOMSLICE_VICTIM_KILLED) && r < 0)
                 r = OOMSLICE_VICTIM_KILLED;
@@ -163,7 +165,9 @@ int oomslice_killing_do(const struct oomslice_killing *killing, struct oomslice_
         oomslice_action_start(action, record, killing, now);
         oomslice_restarts_note(killing->victim_name, now);
         if (!one)
-                oomslice_victim_reap(killing->held, &processes, action->serial);
-        oomslice_record_set_processes(record, &processes);
+                oomslice_victim_reap(killing->held, processes, action->serial);
+        if (marked)
+                oomslice_mark_after(killing->held->directory, processes->total);
+        oomslice_record_set_processes(record, processes);
         return OOMSLICE_KILLING_SENT;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 /* A kill as the step of a decision: signal, record, and the wait for its outcome. */
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "action.h"
@@ -18,12 +19,15 @@ struct oomslice_killing {
         uint64_t domain_id, victim_id;
         const char *victim_name;
         const struct oomslice_held *held;
-        uint64_t reclaimable; /* bytes that a kill should give back; 0: all it has */
-        uint64_t available;   /* MemAvailable before, bytes */
-        uint64_t deadline_us; /* how long it has, from the signal on */
-        uint32_t scope;       /* enum oomslice_kill_scope */
-        uint32_t step;        /* which step of the record it is */
-        int pidfd;            /* with SCOPE_PROCESS: the one to kill; -1: the largest */
+        struct oomslice_processes *processes; /* as oomslice_victim_check() left them, just before */
+        int check;                            /* what it said */
+        uint64_t reclaimable;                 /* bytes that a kill should give back; 0: all it has */
+        uint64_t available;                   /* MemAvailable before, bytes */
+        uint64_t deadline_us;                 /* how long it has, from the signal on */
+        uint32_t scope;                       /* enum oomslice_kill_scope */
+        uint32_t step;                        /* which step of the record it is */
+        bool mark;                            /* systemd is told that it was for lack of memory */
+        int pidfd;                            /* with SCOPE_PROCESS: the one to kill; -1: the largest */
 };
 
 /* `proc_fd`: /proc, for the sizes of processes; -1: KillScope=process takes whole units. */

@@ -17,6 +17,7 @@
 #include "channel.h"
 #include "decide.h"
 #include "event.h"
+#include "faults.h"
 #include "force.h"
 #include "machine.h"
 #include "moment.h"
@@ -40,11 +41,13 @@ static uint64_t set_us = OOMSLICE_MOMENT_NEVER; /* what the timer is set to */
 static void set_timer(int timer_fd) {
         uint64_t machine_us = oomslice_machine_next(), begun_us = oomslice_decide_next();
         uint64_t next_us = machine_us < begun_us ? machine_us : begun_us;
-        uint64_t ping_us = oomslice_notify_next();
+        uint64_t ping_us = oomslice_notify_next(), faults_us = oomslice_faults_next();
         struct itimerspec when = {0};
 
         if (ping_us < next_us)
                 next_us = ping_us;
+        if (faults_us < next_us)
+                next_us = faults_us;
         if (next_us == set_us)
                 return;
         if (next_us != OOMSLICE_MOMENT_NEVER) {
@@ -60,7 +63,7 @@ static void set_timer(int timer_fd) {
 static void domain_fired(const struct turn *turn, const struct oomslice_event *event, uint32_t events) {
         if (events & EPOLLERR)
                 oomslice_force_drop_trigger(event->index); /* its cgroup is gone, and the next plan knows */
-        else
+        else if (oomslice_force_is_stalled(event->index))
                 oomslice_machine_pressure(event->index, turn->now_us);
 }
 
@@ -94,7 +97,7 @@ static void take_event(struct turn *turn, const struct epoll_event *e, int timer
                 oomslice_machine_sign(turn->now_us);
                 break;
         case OOMSLICE_EVENT_THRASH:
-                turn->thrashing = turn->thrashing || !is_stale(&event);
+                turn->thrashing = turn->thrashing || (!is_stale(&event) && oomslice_force_is_thrashing());
                 break;
         case OOMSLICE_EVENT_DOMAIN:
                 if (!is_stale(&event))
@@ -103,11 +106,18 @@ static void take_event(struct turn *turn, const struct epoll_event *e, int timer
         case OOMSLICE_EVENT_VICTIM:
                 turn->victim = true;
                 break;
+        case OOMSLICE_EVENT_FAULTS:
+                oomslice_faults_fired();
+                break;
         }
 }
 
 static bool is_calm(void) {
         return !oomslice_machine_watching() && oomslice_action_next() == OOMSLICE_MOMENT_NEVER;
+}
+
+static void count_faults(uint64_t now_us) {
+        oomslice_faults_turn(oomslice_machine_margin(), oomslice_machine_watching(), now_us);
 }
 
 int oomslice_loop_run(int epoll_fd, int timer_fd) {
@@ -117,6 +127,7 @@ int oomslice_loop_run(int epoll_fd, int timer_fd) {
         oomslice_watchdog_turn_begin(oomslice_moment_now());
         oomslice_machine_read(oomslice_moment_now());
         oomslice_machine_look(oomslice_moment_now(), false);
+        count_faults(oomslice_moment_now());
         for (;;) {
                 struct turn turn = {0};
                 int n;
@@ -141,6 +152,7 @@ int oomslice_loop_run(int epoll_fd, int timer_fd) {
                 /* Again, because the memory may have come back since: nobody dies for an old figure. */
                 oomslice_machine_read(turn.now_us);
                 oomslice_machine_look(turn.now_us, turn.thrashing);
+                count_faults(turn.now_us);
                 oomslice_reserve_turn(turn.now_us, is_calm());
                 oomslice_notify_turn(!is_calm(), turn.now_us);
         }

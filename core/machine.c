@@ -12,6 +12,7 @@
 #include "meminfo.h"
 #include "moment.h"
 #include "reserve.h"
+#include "trail.h"
 #include "watch.h"
 
 /* The sign's window is half a second by default; ten at the most, and then it is coarse. */
@@ -66,31 +67,24 @@ void oomslice_machine_sign(uint64_t now_us) {
         sign_us = now_us;
 }
 
-/* Low, and somebody has waited for memory lately: time for ladders that begin with something gentle. */
-static bool is_low(const struct oomslice_machine *machine, uint64_t now_us) {
-        return info.available <= machine->available_ladder && info.swap_free <= machine->swap_free_ladder &&
-               sign_us != 0 && now_us - sign_us < SIGN_LASTS_US;
-}
-
 void oomslice_machine_look(uint64_t now_us, bool thrashing) {
         const struct oomslice_force *force = oomslice_force_get();
+        bool waited = sign_us != 0 && now_us - sign_us < SIGN_LASTS_US;
         const struct oomslice_machine *machine;
         struct oomslice_cause why;
+        uint32_t trigger;
 
         if (!force || !readable)
                 return;
         machine = &force->plan.header->machine;
-        if (is_short) {
+        trigger = oomslice_watch_judge(machine, &info, thrashing, waited);
+        if (trigger == OOMSLICE_TRIGGER_AVAILABLE)
                 oomslice_reserve_open();
-                why = cause(OOMSLICE_TRIGGER_AVAILABLE, now_us);
-                oomslice_decide(0, &why);
-        } else if (thrashing && info.available <= machine->available_thrash) {
-                why = cause(OOMSLICE_TRIGGER_THRASH, now_us);
-                oomslice_decide(0, &why);
-        } else if (is_low(machine, now_us)) {
-                why = cause(OOMSLICE_TRIGGER_LOW, now_us);
+        if (trigger != 0) {
+                why = cause(trigger, now_us);
                 oomslice_decide(0, &why);
         }
+        oomslice_trail_look(force, &info, watch.active, is_short, now_us);
         set_next(machine, now_us);
 }
 
@@ -106,6 +100,20 @@ uint64_t oomslice_machine_next(void) {
 
 bool oomslice_machine_watching(void) {
         return watch.active;
+}
+
+uint64_t oomslice_machine_margin(void) {
+        const struct oomslice_force *force = oomslice_force_get();
+        uint64_t limit;
+
+        if (!force || !readable)
+                return UINT64_MAX;
+        limit = force->plan.header->machine.available_min;
+        return info.available > limit ? info.available - limit : 0;
+}
+
+const struct oomslice_meminfo *oomslice_machine_meminfo(void) {
+        return &info;
 }
 
 uint64_t oomslice_machine_available(void) {

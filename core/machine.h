@@ -4,6 +4,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "meminfo.h"
+
 /* `meminfo_fd`: /proc/meminfo. */
 void oomslice_machine_init(int meminfo_fd);
 /* Reads what is left. Called once after every wakeup, before anything is decided. */
@@ -17,5 +19,9 @@ void oomslice_machine_pressure(uint32_t domain, uint64_t now_us);
 /* When the next look is due; OOMSLICE_MOMENT_NEVER without shortage. */
 uint64_t oomslice_machine_next(void);
 bool oomslice_machine_watching(void);
+/* Bytes of MemAvailable above its limit, as read last; UINT64_MAX without a plan. */
+uint64_t oomslice_machine_margin(void);
 /* MemAvailable as read last, bytes. */
 uint64_t oomslice_machine_available(void);
+/* All that was read last. */
+const struct oomslice_meminfo *oomslice_machine_meminfo(void);

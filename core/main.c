@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <malloc.h>
 #include <sched.h>
 #include <signal.h>
@@ -16,13 +17,16 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
 #include "action.h"
+#include "asked.h"
 #include "channel.h"
 #include "decide.h"
 #include "event.h"
+#include "faults.h"
 #include "file.h"
 #include "force.h"
 #include "hands.h"
@@ -31,6 +35,7 @@
 #include "lock.h"
 #include "loop.h"
 #include "machine.h"
+#include "mark.h"
 #include "moment.h"
 #include "notify.h"
 #include "options.h"
@@ -42,6 +47,7 @@
 #include "sample.h"
 #include "seccomp.h"
 #include "state.h"
+#include "trail.h"
 #include "undo.h"
 #include "watchdog.h"
 
@@ -51,6 +57,36 @@ volatile bool oomslice_armed;
 static int fail(const char *what, int error) {
         oomslice_options_complain(what, error);
         return error;
+}
+
+/* Gives up for good what only the counters need. Every thread that is started after it has as little. */
+static int drop_rights(void) {
+        struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+        struct __user_cap_data_struct rights[_LINUX_CAPABILITY_U32S_3] = {0};
+
+        if (syscall(SYS_capget, &header, rights) < 0)
+                return -errno;
+        rights[CAP_TO_INDEX(CAP_SYS_ADMIN)].permitted &= ~CAP_TO_MASK(CAP_SYS_ADMIN);
+        rights[CAP_TO_INDEX(CAP_PERFMON)].permitted &= ~CAP_TO_MASK(CAP_PERFMON);
+        for (int i = 0; i < _LINUX_CAPABILITY_U32S_3; i++) {
+                rights[i].effective &= rights[i].permitted;
+                rights[i].inheritable &= rights[i].permitted;
+        }
+        return syscall(SYS_capset, &header, rights) < 0 ? -errno : 0;
+}
+
+/*
+ * The early sign; without it the pressure figures' has to do. Before anything is read that others have written: a kernel
+ * whose perf_event_paranoid is above 2, as Debian's, asks for CAP_SYS_ADMIN, which nothing else here may have.
+ */
+static int count_faults(int epoll_fd, const char *sys_root) {
+        int sys_fd = open(sys_root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+        if (sys_fd >= 0 && oomslice_faults_open(epoll_fd, sys_fd) == 0)
+                oomslice_state_add_features(OOMSLICE_FEATURE_FAULTS);
+        if (sys_fd >= 0)
+                close(sys_fd);
+        return drop_rights();
 }
 
 /* One for each thread that reads it: the kernel lets them into an open file one by one. */
@@ -81,6 +117,10 @@ static void plan_in_force(void) {
                               force->plan.header->machine.available_watch);
         /* A choice without an act: the kernel's buffers and our pages have been used once before they must be. */
         oomslice_sample_end(oomslice_sample_take(force, 0, never_tried, NULL));
+}
+
+static int act(const struct oomslice_message *asked, uint64_t *sequencep) {
+        return oomslice_asked_act(asked, oomslice_machine_meminfo(), sequencep);
 }
 
 static void plan_taken(int plan_fd) {
@@ -181,17 +221,25 @@ static void arm(void) {
         /* Last: the reapers were started before and keep normal priority. A real-time thread may also take from
          * the page allocator's reserve (ALLOC_MIN_RESERVE) what the kernel needs to answer it. */
         (void)oomslice_watchdog_arm(priority.sched_priority + 1);
+        (void)oomslice_mark_arm(priority.sched_priority);
         if (sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &priority) == 0)
                 oomslice_state_add_features(OOMSLICE_FEATURE_REALTIME);
 }
 
 static int run(const struct oomslice_options *options) {
-        static const struct oomslice_channel_hooks hooks = {oomslice_state_get, plan_taken};
+        static const struct oomslice_channel_hooks hooks = {oomslice_state_get, plan_taken, act,
+                                                            oomslice_asked_release};
         struct oomslice_inherited inherited;
         int epoll_fd, timer_fd, event_fd, ring_fd, root_fd, proc_fd, meminfo_fd, status_fd, r;
         void *ring = NULL;
 
         oomslice_file_decide();
+        epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+        if (epoll_fd < 0)
+                return fail("epoll", -errno);
+        r = count_faults(epoll_fd, options->sys_root);
+        if (r < 0)
+                return fail("rights", r);
 
         /* Take over */
         oomslice_notify_inherit(&inherited);
@@ -201,11 +249,10 @@ static int run(const struct oomslice_options *options) {
                 return fail("ring", ring_fd);
 
         /* Open */
-        epoll_fd = epoll_create1(EPOLL_CLOEXEC);
         timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
         event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-        if (epoll_fd < 0 || timer_fd < 0 || event_fd < 0)
-                return fail("epoll, timerfd or eventfd", -errno);
+        if (timer_fd < 0 || event_fd < 0)
+                return fail("timerfd or eventfd", -errno);
         r = open_signals(epoll_fd);
         if (r < 0)
                 return fail("signalfd", r);
@@ -231,6 +278,7 @@ static int run(const struct oomslice_options *options) {
 
         oomslice_state_init(status_fd);
         oomslice_record_init(ring, event_fd);
+        oomslice_trail_init(ring);
         oomslice_machine_init(meminfo_fd);
         oomslice_decide_init(options->dry_run);
         oomslice_action_init(epoll_fd);
@@ -249,6 +297,9 @@ static int run(const struct oomslice_options *options) {
         r = oomslice_hands_start();
         if (r < 0)
                 (void)fail("threads for reclaim", r); /* goes on: without throttle and reclaim */
+        r = oomslice_mark_start();
+        if (r < 0)
+                (void)fail("thread for marks", r); /* goes on: systemd calls the victims' end a signal */
         r = oomslice_reaper_start();
         if (r < 0)
                 (void)fail("reaper threads", r); /* goes on: dying takes longer without them */

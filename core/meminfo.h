@@ -3,12 +3,14 @@
 /* What the whole machine has left, from /proc/meminfo. Bytes. */
 #include <stdint.h>
 
+/* cffi: begin */
 struct oomslice_meminfo {
         uint64_t total;
         uint64_t available;
         uint64_t swap_total;
         uint64_t swap_free;
 };
+/* cffi: end */
 
 /* 0, -errno of the read, or -EBADMSG if MemTotal or MemAvailable is not there; *infop then is untouched. */
 int oomslice_meminfo_read(int fd, struct oomslice_meminfo *infop);

@@ -23,6 +23,7 @@ static const char help[] =
         "  --socket PATH        listen here (default: /run/oomslice/core.sock) unless systemd passes a socket\n"
         "  --cgroup-root DIR    the cgroup v2 hierarchy (default: /sys/fs/cgroup)\n"
         "  --proc-root DIR      meminfo and pressure/memory are read from here (default: /proc)\n"
+        "  --sys-root DIR       processors and huge pages are read from here (default: /sys)\n"
         "  --undo-file FILE     what has to be undone is written down here (default: /run/oomslice/undo)\n"
         "  --release            undo what a core that has ended left behind, and exit\n"
         "  --dry-run            decide and record, but kill nobody\n"
@@ -66,6 +67,7 @@ int oomslice_options_parse(int count, char **arguments, struct oomslice_options 
                 .socket = "/run/oomslice/core.sock",
                 .cgroup_root = "/sys/fs/cgroup",
                 .proc_root = "/proc",
+                .sys_root = "/sys",
                 .undo = "/run/oomslice/undo",
         };
         for (int i = 1; i < count; i++) {
@@ -77,6 +79,8 @@ int oomslice_options_parse(int count, char **arguments, struct oomslice_options 
                         optionsp->cgroup_root = value;
                 else if ((value = value_of("--proc-root", count, arguments, &i)))
                         optionsp->proc_root = value;
+                else if ((value = value_of("--sys-root", count, arguments, &i)))
+                        optionsp->sys_root = value;
                 else if ((value = value_of("--undo-file", count, arguments, &i)))
                         optionsp->undo = value;
                 else if (strcmp(arguments[i], "--release") == 0)

@@ -7,6 +7,7 @@ struct oomslice_options {
         const char *socket;      /* where to listen if systemd handed over no socket */
         const char *cgroup_root; /* a directory of the cgroup v2 mount */
         const char *proc_root;
+        const char *sys_root;
         const char *undo; /* what was done to units and has to be undone is written down here */
         bool dry_run;
         bool release; /* only undo what a core that has ended left behind */

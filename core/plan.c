@@ -16,6 +16,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "hash.h"
+
 static const char magic[8] = {'O', 'O', 'M', 'S', 'L', 'P', 'L', 'N'};
 
 enum {
@@ -34,16 +36,6 @@ _Static_assert(sizeof(struct oomslice_plan_unit) % alignof(struct oomslice_plan_
 _Static_assert(sizeof(struct oomslice_plan_domain) % alignof(struct oomslice_plan_step) == 0,
                "steps are aligned");
 
-static uint64_t fnv1a(uint64_t hash, const void *data, size_t size) {
-        const unsigned char *bytes = data;
-
-        for (size_t i = 0; i < size; i++) {
-                hash ^= bytes[i];
-                hash *= UINT64_C(0x100000001b3);
-        }
-        return hash;
-}
-
 /* Each step of FNV-1a is a bijection of the state, so a change of one single byte never goes unseen. */
 static uint64_t checksum(const void *data, size_t size) {
         static const uint64_t zero = 0;
@@ -51,9 +43,9 @@ static uint64_t checksum(const void *data, size_t size) {
         const size_t after = before + sizeof(zero);
         uint64_t hash;
 
-        hash = fnv1a(UINT64_C(0xcbf29ce484222325), data, before);
-        hash = fnv1a(hash, &zero, sizeof(zero));
-        return fnv1a(hash, (const unsigned char *)data + after, size - after);
+        hash = oomslice_hash(OOMSLICE_HASH_START, data, before);
+        hash = oomslice_hash(hash, &zero, sizeof(zero));
+        return oomslice_hash(hash, (const unsigned char *)data + after, size - after);
 }
 
 /* What the counts of a header add up to. 64 bits hold the sum of any four 32-bit counts times 64. */
@@ -125,6 +117,8 @@ static int check_header(const struct oomslice_plan_header *header, size_t size) 
         if (header->units_count < 1 || header->units_count > OOMSLICE_PLAN_UNITS_MAX ||
             header->domains_count < 1 || header->domains_count > OOMSLICE_PLAN_DOMAINS_MAX ||
             header->steps_count > OOMSLICE_PLAN_STEPS_MAX)
+                return OOMSLICE_PLAN_E_BOUNDS;
+        if (machine->mark_kills > 1)
                 return OOMSLICE_PLAN_E_BOUNDS;
         /* Generation 0 is "no plan yet" to the core. */
         if (header->generation == 0)
@@ -358,4 +352,9 @@ const char *oomslice_plan_result_text(int result) {
                 return "a step or ladder of the plan is out of range";
         }
         return "unknown result";
+}
+
+int oomslice_plan_is_harsh(uint32_t kind) {
+        return kind == OOMSLICE_STEP_TERMINATE || kind == OOMSLICE_STEP_CHECKPOINT ||
+               kind == OOMSLICE_STEP_KILL;
 }

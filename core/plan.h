@@ -13,7 +13,7 @@
 
 /* cffi: begin */
 enum oomslice_plan_limit {
-        OOMSLICE_PLAN_VERSION = 2,
+        OOMSLICE_PLAN_VERSION = 3,
         OOMSLICE_PLAN_UNITS_MAX = 4096,
         OOMSLICE_PLAN_DOMAINS_MAX = 64,
         OOMSLICE_PLAN_STEPS_MAX = 4096,      /* of all ladders together; equal ladders are there once */
@@ -90,6 +90,7 @@ struct oomslice_machine {
         uint64_t available_ladder; /* ladders are climbed when MemAvailable <= this and free swap <= */
         uint64_t swap_free_ladder; /* this; 0 and 0: only by thrash and by triggers of domains */
         uint64_t reserve;          /* kept locked, and given back to the kernel at a decision */
+        uint64_t mark_kills;       /* 1: systemd is told of kills, see mark.h */
 };
 
 struct oomslice_plan_header {
@@ -178,4 +179,6 @@ const char *oomslice_plan_name(const struct oomslice_plan *plan, int32_t unit);
 /* The text of a step, "" if it has none. */
 const char *oomslice_plan_step_text(const struct oomslice_plan *plan, const struct oomslice_plan_step *step);
 const char *oomslice_plan_result_text(int result);
+/* True for steps (enum oomslice_step_kind) that the unit does not survive; a ladder that begins with one is no gentle one. */
+int oomslice_plan_is_harsh(uint32_t kind);
 /* cffi: end */

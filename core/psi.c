@@ -13,24 +13,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "number.h"
 #include "psi.h"
 
 /* Windows of triggers without CAP_SYS_RESOURCE are multiples of this (kernel/sched/psi.c, psi_trigger_create()). */
 enum { PLAIN_WINDOW_US = 2000000 };
-
-/* Appends `number` in decimal; snprintf is avoided because this file is part of the kill path's program. */
-static char *put_number(char *out, uint32_t number) {
-        char digits[10];
-        size_t n = 0;
-
-        do {
-                digits[n++] = (char)('0' + number % 10);
-                number /= 10;
-        } while (number > 0);
-        while (n > 0)
-                *out++ = digits[--n];
-        return out;
-}
 
 /* Takes CAP_SYS_RESOURCE from what this thread may do now, or gives it back. False: nothing has changed. */
 static bool set_resource_right(bool wanted) {
@@ -66,17 +53,16 @@ int oomslice_psi_open_plain(int dir_fd, const char *path, const struct oomslice_
 }
 
 int oomslice_psi_open(int dir_fd, const char *path, const struct oomslice_psi_trigger *trigger) {
-        char text[32], *end = text;
+        char text[sizeof("some ") + 2 * OOMSLICE_NUMBER_SIZE], *end = text;
         int fd, r;
 
         if (trigger->kind != OOMSLICE_PSI_SOME && trigger->kind != OOMSLICE_PSI_FULL)
                 return -EINVAL;
 
         end = stpcpy(end, trigger->kind == OOMSLICE_PSI_SOME ? "some " : "full ");
-        end = put_number(end, trigger->stall_us);
+        end += oomslice_number_format(end, trigger->stall_us);
         *end++ = ' ';
-        end = put_number(end, trigger->window_us);
-        *end = '\0';
+        end += oomslice_number_format(end, trigger->window_us);
 
         fd = openat(dir_fd, path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
         if (fd < 0)

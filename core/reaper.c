@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "kill.h"
+#include "thread.h"
 
 /* Sanitizers need more. */
 #ifndef OOMSLICE_REAPER_STACK
@@ -81,22 +82,17 @@ static void *run(void *unused) {
 }
 
 int oomslice_reaper_start(void) {
-        pthread_attr_t attributes;
         int r = 0;
 
         wake_fd = eventfd(0, EFD_CLOEXEC | EFD_SEMAPHORE);
         if (wake_fd < 0)
                 return -errno;
         for (int i = 0; i < OOMSLICE_REAPER_THREADS && r == 0; i++) {
-                (void)pthread_attr_init(&attributes);
-                r = pthread_attr_setstack(&attributes, stacks[i], OOMSLICE_REAPER_STACK);
-                if (r == 0)
-                        r = pthread_create(&threads[i], &attributes, run, NULL);
+                r = oomslice_thread_start(&threads[i], stacks[i], sizeof(stacks[i]), run, NULL);
                 if (r == 0)
                         threads_count++;
-                (void)pthread_attr_destroy(&attributes);
         }
-        return -r;
+        return r;
 }
 
 void oomslice_reaper_push(int pidfd, uint32_t serial) {

@@ -18,10 +18,22 @@ static int event = -1;
 static atomic_uint_least64_t finished;
 static uint64_t ring_id;
 
+static uint64_t pressed[OOMSLICE_RING_PRESSED]; /* as it was written: nothing is read back */
+
+static void publish(int index, uint64_t domain_id) {
+        struct oomslice_ring_header *header = ring;
+
+        pressed[index] = domain_id;
+        __atomic_store_n(&header->pressed[index], domain_id, __ATOMIC_RELEASE);
+}
+
 void oomslice_record_init(void *ring_map, int event_fd) {
         ring = ring_map;
         ring_id = ((const struct oomslice_ring_header *)ring_map)->ring_id;
         event = event_fd;
+        /* Of a predecessor: what is short now says so again. */
+        for (int i = 0; i < OOMSLICE_RING_PRESSED; i++)
+                publish(i, 0);
 }
 
 /* The target is zeroed and larger than any name, so it stays terminated. */
@@ -114,6 +126,14 @@ void oomslice_record_set_candidates(struct oomslice_record *record, const struct
         copy_name(record->victim_name, oomslice_sample_name(sample, victim));
 }
 
+void oomslice_record_set_asked(struct oomslice_record *record, const struct oomslice_force *force,
+                               int32_t unit, uint32_t user) {
+        record->victim_cgroup_id = force->plan.units[unit].cgroup_id;
+        record->victim_priority = force->plan.units[unit].priority;
+        record->asked_user = user;
+        copy_name(record->victim_name, oomslice_plan_name(&force->plan, unit));
+}
+
 void oomslice_record_set_processes(struct oomslice_record *record,
                                    const struct oomslice_processes *processes) {
         uint32_t count = processes->count < OOMSLICE_RECORD_PIDS ? processes->count : OOMSLICE_RECORD_PIDS;
@@ -136,6 +156,22 @@ static void tell(void) {
 
         /* EAGAIN: the reader has filled the counter up; it then has enough reason to look. */
         (void)!write(event, &one, sizeof(one));
+}
+
+void oomslice_record_tell(void) {
+        tell();
+}
+
+void oomslice_record_pressed(uint64_t domain_id, bool begins) {
+        uint64_t wanted = begins ? 0 : domain_id;
+
+        for (int i = 0; ring && i < OOMSLICE_RING_PRESSED; i++) {
+                if (pressed[i] != wanted)
+                        continue;
+                publish(i, begins ? domain_id : 0);
+                tell();
+                return;
+        }
 }
 
 bool oomslice_record_undone(const struct oomslice_undo *entry) {

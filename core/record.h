@@ -31,6 +31,9 @@ struct oomslice_record *oomslice_record_new_bare(const struct oomslice_force *fo
 /* The candidates, best first; the first one as CHOSEN and as the victim if `chosen`. */
 void oomslice_record_set_candidates(struct oomslice_record *record, const struct oomslice_sample *sample,
                                     bool chosen);
+/* A unit of the plan that nobody chose: a user asked for it. */
+void oomslice_record_set_asked(struct oomslice_record *record, const struct oomslice_force *force,
+                               int32_t unit, uint32_t user);
 void oomslice_record_set_processes(struct oomslice_record *record,
                                    const struct oomslice_processes *processes);
 /* The step of this number, as it is now; the steps before it stay. */
@@ -38,6 +41,10 @@ void oomslice_record_set_step(struct oomslice_record *record, uint32_t index,
                               const struct oomslice_record_step *step);
 /* A record of its own that says so. False: the ring is full, or there is none. */
 bool oomslice_record_undone(const struct oomslice_undo *entry);
+/* Has the reader look: something of an open record is new. */
+void oomslice_record_tell(void);
+/* A domain is short of memory from now on, or no longer. */
+void oomslice_record_pressed(uint64_t domain_id, bool begins);
 uint64_t oomslice_record_ring_id(void);
 /* Its number in the ring; 0: it goes nowhere. Good for a label: the reader could have changed it. */
 uint64_t oomslice_record_sequence(const struct oomslice_record *record);

@@ -19,7 +19,6 @@
 #include "reserve.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <sys/eventfd.h>
@@ -30,6 +29,7 @@
 #include "lock.h"
 #include "meminfo.h"
 #include "moment.h"
+#include "thread.h"
 
 #ifndef MADV_DONTNEED_LOCKED
 #define MADV_DONTNEED_LOCKED 24
@@ -176,20 +176,11 @@ static void *run(void *unused) {
 }
 
 int oomslice_reserve_start(int meminfo_fd) {
-        pthread_attr_t attributes;
-        pthread_t thread;
-        int r;
-
         meminfo = meminfo_fd;
         wake_fd = eventfd(0, EFD_CLOEXEC);
         if (wake_fd < 0)
                 return -errno;
-        (void)pthread_attr_init(&attributes);
-        r = pthread_attr_setstack(&attributes, stack, OOMSLICE_RESERVE_STACK);
-        if (r == 0)
-                r = pthread_create(&thread, &attributes, run, NULL);
-        (void)pthread_attr_destroy(&attributes);
-        return -r;
+        return oomslice_thread_start(NULL, stack, sizeof(stack), run, NULL);
 }
 
 int oomslice_reserve_arm(void) {

@@ -6,6 +6,9 @@
 #include "restarts.h"
 
 #include <stddef.h>
+#include <string.h>
+
+#include "hash.h"
 
 enum { NAMES_MAX = 32, TIMES_MAX = 8 };
 
@@ -18,13 +21,8 @@ static struct {
         uint64_t last_us;
 } names[NAMES_MAX];
 
-/* FNV-1a */
 static uint64_t hash_of(const char *name) {
-        uint64_t hash = UINT64_C(0xcbf29ce484222325);
-
-        for (; *name != '\0'; name++)
-                hash = (hash ^ (unsigned char)*name) * UINT64_C(0x100000001b3);
-        return hash;
+        return oomslice_hash(OOMSLICE_HASH_START, name, strlen(name));
 }
 
 void oomslice_restarts_note(const char *name, uint64_t now_us) {

@@ -34,6 +34,8 @@ _Static_assert(ARRAY_SIZE(((struct oomslice_record *)0)->steps) == OOMSLICE_RECO
 _Static_assert((int)OOMSLICE_RECORD_STEPS == (int)OOMSLICE_LADDER_STEPS_MAX, "a whole ladder fits");
 _Static_assert(ARRAY_SIZE(((struct oomslice_ring_header *)0)->requests) == OOMSLICE_RING_REQUESTS,
                "as declared");
+_Static_assert(ARRAY_SIZE(((struct oomslice_ring_header *)0)->pressed) == OOMSLICE_RING_PRESSED,
+               "as declared");
 _Static_assert(sizeof(((struct oomslice_request *)0)->text) == OOMSLICE_REQUEST_TEXT, "as declared");
 _Static_assert(sizeof(((struct oomslice_record *)0)->domain_name) == OOMSLICE_UNIT_NAME_MAX,
                "a unit name fits");
@@ -66,6 +68,7 @@ void oomslice_ring_init(void *map, uint64_t ring_id) {
         __atomic_store_n(&header->head, 0, __ATOMIC_RELAXED);
         __atomic_store_n(&header->tail, 0, __ATOMIC_RELAXED);
         __atomic_store_n(&header->dropped, 0, __ATOMIC_RELAXED);
+        header->samples_made = header->units_made = 0;
         /* Last, so that a ring whose maker died half way is none. */
         __atomic_thread_fence(__ATOMIC_RELEASE);
         memcpy(header->magic, magic, sizeof(magic));

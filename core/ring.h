@@ -10,7 +10,7 @@
 
 /* cffi: begin */
 enum oomslice_ring_limit {
-        OOMSLICE_RING_VERSION = 2,
+        OOMSLICE_RING_VERSION = 5,
         OOMSLICE_RING_SLOTS = 32,
         OOMSLICE_RING_HEADER_SIZE = 4096,
         OOMSLICE_RECORD_SIZE = 8192,
@@ -19,7 +19,11 @@ enum oomslice_ring_limit {
         OOMSLICE_RECORD_STEPS = 12,
         OOMSLICE_RING_REQUESTS = 6,
         OOMSLICE_REQUEST_TEXT = 256,
-        OOMSLICE_RING_SIZE = 266240, /* header + slots */
+        OOMSLICE_RING_PRESSED = 32,
+        OOMSLICE_HISTORY_SAMPLES = 2560,
+        OOMSLICE_HISTORY_UNITS = 2560,
+        OOMSLICE_HISTORY_OFFSET = 266240, /* header + slots */
+        OOMSLICE_RING_SIZE = 430080,      /* and the history, see history.h */
 };
 
 enum oomslice_trigger {
@@ -27,9 +31,10 @@ enum oomslice_trigger {
         OOMSLICE_TRIGGER_THRASH = 2,    /* machine stall with little MemAvailable */
         OOMSLICE_TRIGGER_PRESSURE = 3,  /* a domain's PressureTrigger= */
         OOMSLICE_TRIGGER_KERNEL =
-                4,                 /* the kernel's own killer acted (made by oomsliced, never in the ring) */
-        OOMSLICE_TRIGGER_LOW = 5,  /* memory low, not yet at its limits: ladders are climbed */
-        OOMSLICE_TRIGGER_CALM = 6, /* no decision: what steps of an earlier one did is undone */
+                4,                  /* the kernel's own killer acted (made by oomsliced, never in the ring) */
+        OOMSLICE_TRIGGER_LOW = 5,   /* memory low, not yet at its limits: ladders are climbed */
+        OOMSLICE_TRIGGER_CALM = 6,  /* no decision: what steps of an earlier one did is undone */
+        OOMSLICE_TRIGGER_ASKED = 7, /* no shortage: somebody has asked for one step upon one unit */
 };
 
 enum oomslice_record_state {
@@ -53,6 +58,7 @@ enum oomslice_outcome {
         OOMSLICE_OUTCOME_HELD = 10,    /* the ladder ends in a victim that stands still */
         OOMSLICE_OUTCOME_KEPT = 11,    /* all dead, and the memory is still charged: files on a tmpfs */
         OOMSLICE_OUTCOME_UNDONE = 12,  /* of trigger CALM: all is as it was before */
+        OOMSLICE_OUTCOME_DONE = 13,    /* of trigger ASKED: the step was done */
 };
 
 enum oomslice_step_result {
@@ -69,6 +75,7 @@ enum oomslice_record_flag {
         OOMSLICE_RECORD_RESTARTING =
                 1,                    /* the victim came back again and again: its ladder is a kill at once */
         OOMSLICE_RECORD_WATCHDOG = 2, /* the deciding thread was stuck: the other one acted */
+        OOMSLICE_RECORD_UNMARKED = 4, /* systemd could not be told before the kill */
 };
 
 /* Sizes: memory and swap of the victim. */
@@ -139,6 +146,8 @@ struct oomslice_record {
         uint32_t steps_count;      /* steps that were begun, in order */
         uint64_t undoes_ring;      /* of trigger CALM: the decision whose steps are undone */
         uint64_t undoes_sequence;
+        uint32_t asked_user; /* of trigger ASKED: who asked */
+        uint32_t reserved;
         struct oomslice_record_step steps[12];
         int32_t pids[64];
         char domain_name[256];
@@ -155,6 +164,7 @@ struct oomslice_ring_header {
         uint64_t tail;          /* sequence up to which the reader has stored; written by the reader */
         uint64_t dropped;       /* records lost because the ring was full */
         uint64_t requests_made; /* serial of the newest request */
+        uint64_t pressed[32];   /* cgroup ids of the domains that are short of memory now; 0: none */
         struct oomslice_request {
                 /* Written by the core, `serial` last. */
                 uint64_t serial;      /* 0: the place is free */
@@ -172,6 +182,8 @@ struct oomslice_ring_header {
                 uint32_t result;   /* enum oomslice_step_result */
                 int32_t error;
         } requests[6];
+        uint64_t samples_made; /* entries of the history ever written; written by the core */
+        uint64_t units_made;
 };
 
 /* Makes an empty ring in `map` (OOMSLICE_RING_SIZE zeroed bytes). */
@@ -205,5 +217,6 @@ void oomslice_ring_release(void *map, uint64_t sequence);
 
 _Static_assert(sizeof(struct oomslice_record) <= OOMSLICE_RECORD_SIZE, "a record fits its slot");
 _Static_assert(sizeof(struct oomslice_ring_header) <= OOMSLICE_RING_HEADER_SIZE, "the header fits its page");
-_Static_assert(OOMSLICE_RING_SIZE == OOMSLICE_RING_HEADER_SIZE + OOMSLICE_RING_SLOTS * OOMSLICE_RECORD_SIZE,
+_Static_assert(OOMSLICE_HISTORY_OFFSET ==
+                       OOMSLICE_RING_HEADER_SIZE + OOMSLICE_RING_SLOTS * OOMSLICE_RECORD_SIZE,
                "header and slots");

@@ -16,6 +16,7 @@
 #include <fcntl.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
+#include <linux/perf_event.h>
 #include <linux/seccomp.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -57,6 +58,13 @@ int oomslice_seccomp_install(void) {
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_##name, 0, 4), LOAD(args[0]),                  \
                 BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (value), 1, 0), ANSWER(SECCOMP_RET_ALLOW), \
                 ANSWER(SECCOMP_RET_ERRNO | EPERM)
+/* By the lower half of the second argument: one of three requests. */
+#define ALLOW_REQUESTS(name, a, b, c)                                                      \
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_##name, 0, 6), LOAD(args[1]),              \
+                BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (a), 2, 0),                            \
+                BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (b), 1, 0),                            \
+                BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (c), 0, 1), ANSWER(SECCOMP_RET_ALLOW), \
+                ANSWER(SECCOMP_RET_ERRNO | EPERM)
 
 int oomslice_seccomp_install(void) {
         static const struct sock_filter filter[] = {
@@ -94,6 +102,8 @@ int oomslice_seccomp_install(void) {
                 ALLOW(newfstatat),
                 ALLOW(fstatfs),
                 ALLOW(fcntl),
+                ALLOW(fgetxattr), /* the marks for systemd */
+                ALLOW(fsetxattr),
                 ALLOW(close),
 
                 /* The socket: clients, and the service manager. */
@@ -129,6 +139,9 @@ int oomslice_seccomp_install(void) {
                 ALLOW(set_robust_list),
                 ALLOW(rt_sigprocmask),
                 ALLOW_ONLY(prctl, PR_SET_IO_FLUSHER),
+
+                /* Counters of page faults, where there are some. */
+                ALLOW_REQUESTS(ioctl, PERF_EVENT_IOC_DISABLE, PERF_EVENT_IOC_PERIOD, PERF_EVENT_IOC_ENABLE),
 
                 /* Below a descriptor that is open, never from the working directory or the root. */
                 ALLOW_BUT(openat, (uint32_t)AT_FDCWD),

@@ -41,7 +41,7 @@ static uint32_t plan_features(const struct oomslice_force *force) {
         for (uint32_t i = 0; i < force->plan.header->domains_count; i++)
                 if (!is_met(&force->plan.domains[i].trigger, force->domains[i].trigger_fd))
                         features = 0;
-        if (is_met(&machine->sign, force->sign_fd) && is_met(&machine->thrash, force->thrash_fd))
+        if (is_met(&machine->sign, force->sign_fd) && is_met(&machine->thrash, force->thrash.trigger_fd))
                 features |= OOMSLICE_FEATURE_PSI_MACHINE;
         for (uint32_t i = 0; i < force->plan.header->units_count; i++)
                 if (force->held[i].kill >= 0)

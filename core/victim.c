@@ -96,8 +96,7 @@ int oomslice_victim_kill_each(const struct oomslice_held *held, struct oomslice_
         return r == -ENODEV || r == 0 ? (int)OOMSLICE_VICTIM_GONE : r;
 }
 
-int oomslice_victim_tell(const struct oomslice_held *held, struct oomslice_processes *processes, int signal) {
-        static const struct oomslice_processes nobody;
+int oomslice_victim_list(const struct oomslice_held *held, struct oomslice_processes *processes) {
         int r;
 
         processes->total = processes->count = 0;
@@ -107,9 +106,15 @@ int oomslice_victim_tell(const struct oomslice_held *held, struct oomslice_proce
         if (r < 0 && r != -EOPNOTSUPP)
                 return r;
         oomslice_processes_list_below(held->directory, processes);
-        if (oomslice_processes_untouchable(processes))
-                return -EPERM;
-        return signal_round(held, processes, &nobody, signal, 0);
+        return oomslice_processes_untouchable(processes) ? -EPERM : 0;
+}
+
+int oomslice_victim_tell(const struct oomslice_held *held, struct oomslice_processes *processes, int signal) {
+        static const struct oomslice_processes nobody;
+        int r;
+
+        r = oomslice_victim_list(held, processes);
+        return r < 0 ? r : signal_round(held, processes, &nobody, signal, 0);
 }
 
 int oomslice_victim_kill(const struct oomslice_held *held, struct oomslice_processes *processes,

@@ -20,6 +20,8 @@ int oomslice_victim_kill(const struct oomslice_held *held, struct oomslice_proce
 /* The same by pidfds alone, for whom that cannot be done. With a `serial` of 0 nobody reaps: any thread may call it. */
 int oomslice_victim_kill_each(const struct oomslice_held *held, struct oomslice_processes *processes,
                               uint32_t serial);
+/* All it holds, in cgroups below as well. 0 or -errno: ENOENT without such a file, EPERM if it may not be touched. */
+int oomslice_victim_list(const struct oomslice_held *held, struct oomslice_processes *processes);
 /* Another signal to each process. Returns how many have it, or -errno; `processes` lists them. */
 int oomslice_victim_tell(const struct oomslice_held *held, struct oomslice_processes *processes, int signal);
 /* After the kill: lists what is in cgroups below, and has all listed processes reaped. */

@@ -6,6 +6,7 @@
  */
 #include <stddef.h>
 
+#include "ring.h"
 #include "watch.h"
 
 /*
@@ -60,6 +61,10 @@ static void measure(struct oomslice_watch *watch, const struct oomslice_machine 
         watch->last_us = now_us;
 }
 
+static bool is_short(const struct oomslice_machine *machine, const struct oomslice_meminfo *info) {
+        return info->available <= machine->available_min && info->swap_free <= machine->swap_free_min;
+}
+
 bool oomslice_watch_update(struct oomslice_watch *watch, const struct oomslice_machine *machine,
                            const struct oomslice_meminfo *info, uint64_t now_us) {
         /* One eighth above the threshold ends it, so that a machine at the threshold does not flutter. */
@@ -73,5 +78,18 @@ bool oomslice_watch_update(struct oomslice_watch *watch, const struct oomslice_m
         }
         if (watch->active)
                 measure(watch, machine, info, now_us);
-        return info->available <= machine->available_min && info->swap_free <= machine->swap_free_min;
+        return is_short(machine, info);
+}
+
+uint32_t oomslice_watch_judge(const struct oomslice_machine *machine, const struct oomslice_meminfo *info,
+                              bool thrashing, bool waited) {
+        if (is_short(machine, info))
+                return OOMSLICE_TRIGGER_AVAILABLE;
+        if (thrashing && info->available <= machine->available_thrash)
+                return OOMSLICE_TRIGGER_THRASH;
+        /* Low, and somebody has waited for memory lately: time for ladders that begin with something gentle. */
+        if (waited && info->available <= machine->available_ladder &&
+            info->swap_free <= machine->swap_free_ladder)
+                return OOMSLICE_TRIGGER_LOW;
+        return 0;
 }

@@ -7,6 +7,7 @@
 #include "meminfo.h"
 #include "plan.h"
 
+/* cffi: begin */
 struct oomslice_watch {
         bool active;
         uint64_t last_us; /* when `last` was read; 0: never */
@@ -21,3 +22,10 @@ uint64_t oomslice_watch_interval(uint64_t margin, uint64_t fall);
 /* Takes a new reading: starts or ends the watch and measures the fall. Returns true if the machine is short. */
 bool oomslice_watch_update(struct oomslice_watch *watch, const struct oomslice_machine *machine,
                            const struct oomslice_meminfo *info, uint64_t now_us);
+/*
+ * Why domain 0 is short of memory: enum oomslice_trigger, or 0 if it is not. `thrashing`: the machine's stall trigger
+ * has fired. `waited`: somebody had to wait for memory lately. Pure: the library's replay() runs this same code.
+ */
+uint32_t oomslice_watch_judge(const struct oomslice_machine *machine, const struct oomslice_meminfo *info,
+                              bool thrashing, bool waited);
+/* cffi: end */

@@ -37,6 +37,7 @@
 #include "record.h"
 #include "reserve.h"
 #include "rough.h"
+#include "thread.h"
 #include "token.h"
 #include "victim.h"
 #include "watch.h"
@@ -288,17 +289,11 @@ static void *run(void *unused) {
 }
 
 static int start_thread(void *(*function)(void *), char *start, size_t size) {
-        pthread_attr_t attributes;
-        int r;
+        int r = oomslice_thread_start(&threads[threads_count], start, size, function, NULL);
 
-        (void)pthread_attr_init(&attributes);
-        r = pthread_attr_setstack(&attributes, start, size);
-        if (r == 0)
-                r = pthread_create(&threads[threads_count], &attributes, function, NULL);
-        (void)pthread_attr_destroy(&attributes);
         if (r == 0)
                 threads_count++;
-        return -r;
+        return r;
 }
 
 int oomslice_watchdog_start(int meminfo_fd, bool dry_run) {

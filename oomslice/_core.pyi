@@ -20,6 +20,7 @@ class _FFI:
     """The part of cffi.FFI that this package uses."""
 
     NULL: CData
+    errno: int
     error: type[Exception]
     def new(self, cdecl: str, init: Any = ...) -> CData: ...
     def cast(self, cdecl: str, source: Any) -> CData: ...
@@ -97,6 +98,7 @@ class _Library:
     def oomslice_plan_name(self, plan: CData, unit: int, /) -> CData: ...
     def oomslice_plan_step_text(self, plan: CData, step: CData, /) -> CData: ...
     def oomslice_plan_result_text(self, result: int, /) -> CData: ...
+    def oomslice_plan_is_harsh(self, kind: int, /) -> int: ...
 
     # core/select.h
     OOMSLICE_VERDICT_ELIGIBLE: int
@@ -126,6 +128,10 @@ class _Library:
     OOMSLICE_RECORD_STEPS: int
     OOMSLICE_RING_REQUESTS: int
     OOMSLICE_REQUEST_TEXT: int
+    OOMSLICE_RING_PRESSED: int
+    OOMSLICE_HISTORY_SAMPLES: int
+    OOMSLICE_HISTORY_UNITS: int
+    OOMSLICE_HISTORY_OFFSET: int
     OOMSLICE_RING_SIZE: int
     OOMSLICE_TRIGGER_AVAILABLE: int
     OOMSLICE_TRIGGER_THRASH: int
@@ -133,6 +139,7 @@ class _Library:
     OOMSLICE_TRIGGER_KERNEL: int
     OOMSLICE_TRIGGER_LOW: int
     OOMSLICE_TRIGGER_CALM: int
+    OOMSLICE_TRIGGER_ASKED: int
     OOMSLICE_RECORD_EMPTY: int
     OOMSLICE_RECORD_CHOSEN: int
     OOMSLICE_RECORD_SIGNALLED: int
@@ -150,6 +157,7 @@ class _Library:
     OOMSLICE_OUTCOME_HELD: int
     OOMSLICE_OUTCOME_KEPT: int
     OOMSLICE_OUTCOME_UNDONE: int
+    OOMSLICE_OUTCOME_DONE: int
     OOMSLICE_RESULT_PENDING: int
     OOMSLICE_RESULT_DONE: int
     OOMSLICE_RESULT_FAILED: int
@@ -159,6 +167,7 @@ class _Library:
     OOMSLICE_RESULT_DRY_RUN: int
     OOMSLICE_RECORD_RESTARTING: int
     OOMSLICE_RECORD_WATCHDOG: int
+    OOMSLICE_RECORD_UNMARKED: int
     def oomslice_ring_init(self, map: CData, ring_id: int, /) -> None: ...
     def oomslice_ring_check(self, map: CData, /) -> int: ...
     def oomslice_ring_take(self, map: CData, /) -> CData: ...
@@ -172,6 +181,11 @@ class _Library:
     def oomslice_ring_next(self, map: CData, /) -> CData: ...
     def oomslice_ring_release(self, map: CData, sequence: int, /) -> None: ...
 
+    # core/history.h
+    def oomslice_history_add_sample(self, map: CData, sample: CData, /) -> None: ...
+    def oomslice_history_add_unit(self, map: CData, unit: CData, /) -> None: ...
+    def oomslice_history_samples(self, map: CData, since_us: int, samples: CData, /) -> int: ...
+    def oomslice_history_units(self, map: CData, since_us: int, units: CData, /) -> int: ...
     # core/channel.h
     OOMSLICE_CHANNEL_VERSION: int
     OOMSLICE_CHANNEL_DESCRIPTORS: int
@@ -183,6 +197,10 @@ class _Library:
     OOMSLICE_MESSAGE_PLAN_REPLY: int
     OOMSLICE_MESSAGE_STATE: int
     OOMSLICE_MESSAGE_STATE_REPLY: int
+    OOMSLICE_MESSAGE_ACT: int
+    OOMSLICE_MESSAGE_ACT_REPLY: int
+    OOMSLICE_MESSAGE_RELEASE: int
+    OOMSLICE_MESSAGE_RELEASE_REPLY: int
     OOMSLICE_FEATURE_LOCKED: int
     OOMSLICE_FEATURE_REALTIME: int
     OOMSLICE_FEATURE_CGROUP_KILL: int
@@ -190,6 +208,7 @@ class _Library:
     OOMSLICE_FEATURE_PSI_MACHINE: int
     OOMSLICE_FEATURE_PSI_DOMAINS: int
     OOMSLICE_FEATURE_MEMORY: int
+    OOMSLICE_FEATURE_FAULTS: int
 
     # core/psi.h
     def oomslice_psi_open(self, dir_fd: int, path: bytes, trigger: CData, /) -> int: ...
@@ -203,6 +222,33 @@ class _Library:
     def oomslice_pidfd_open(self, pid: int, /) -> int: ...
     def oomslice_pidfd_send_signal(self, pidfd: int, signal: int, /) -> int: ...
     def oomslice_process_mrelease(self, pidfd: int, /) -> int: ...
+
+    # core/watch.h
+    def oomslice_watch_margin(self, machine: CData, info: CData, /) -> int: ...
+    def oomslice_watch_interval(self, margin: int, fall: int, /) -> int: ...
+    def oomslice_watch_update(self, watch: CData, machine: CData, info: CData, now_us: int, /) -> int: ...
+    def oomslice_watch_judge(self, machine: CData, info: CData, thrashing: int, waited: int, /) -> int: ...
+
+    # core/pinned.h
+    def oomslice_pinned_open(self, path: bytes, /) -> int: ...
+    def oomslice_pinned_info(self, fd: int, typep: CData, entriesp: CData, /) -> int: ...
+    def oomslice_pinned_lookup(self, fd: int, key: CData, value: CData, /) -> int: ...
+    def oomslice_pinned_missed(self, path: bytes, missedp: CData, /) -> int: ...
+
+    # core/fact.h
+    OOMSLICE_FACT_KILL: int
+    OOMSLICE_FACT_VICTIM: int
+    OOMSLICE_FACT_END: int
+    OOMSLICE_FACT_LEVELS: int
+    OOMSLICE_FACT_NAME_MAX: int
+    OOMSLICE_FACT_TASK_MAX: int
+    def oomslice_facts_new(self, fd: int, /) -> CData: ...
+    def oomslice_facts_free(self, facts: CData, /) -> None: ...
+    def oomslice_facts_next(self, facts: CData, recordp: CData, sizep: CData, /) -> int: ...
+    def oomslice_facts_rewind(self, facts: CData, /) -> None: ...
+    def oomslice_facts_release(self, facts: CData, position: int, /) -> None: ...
+    def oomslice_facts_position(self, facts: CData, /) -> int: ...
+    def oomslice_facts_map(self, fd: int, size: int, /) -> CData: ...
 
 ffi: _FFI
 lib: _Library

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+/* Maps of BPF programs that oomslice-bpf has pinned. Opening one needs rights to its file and nothing else (since 5.19). */
+#include <stdint.h>
+
+/* cffi: begin */
+/* Opens the map that is pinned at `path`. A descriptor or -errno; ENOENT: nothing is pinned there, EPERM: the kernel
+ * lets nobody without CAP_BPF do this. */
+int oomslice_pinned_open(const char *path);
+/* Type (enum bpf_map_type) and number of entries of a map. 0 or -errno. */
+int oomslice_pinned_info(int fd, uint32_t *typep, uint32_t *entriesp);
+/* Copies out what a map has for a key. 0 or -errno; ENOENT: nothing. */
+int oomslice_pinned_lookup(int fd, const void *key, void *value);
+/* How often the program that is pinned at `path` should have run and did not, since it was running on that processor
+ * already. 0 or -errno. */
+int oomslice_pinned_missed(const char *path, uint64_t *missedp);
+/* cffi: end */
