@@ -152,6 +152,20 @@ class CgroupTree:
             populated=populated,
         )
 
+    def process_bound(self, path: str, coarse: int) -> int:
+        """Bytes of memory and swap that no single process of this cgroup uses more of; 0 if it is gone.
+
+        Where `coarse` is enough the page cache is counted in, and one file less is read.
+        """
+        directory = self._directory(path)
+        bound = _number(self._text(directory, "memory.current"))
+        swap = _number(self._text(directory, "memory.swap.current"))
+        if bound + swap > coarse:
+            statistics = _keyed(self._text(directory, "memory.stat"))
+            counted = ("anon", "shmem", "file_mapped", "pagetables")
+            bound = min(bound, sum(statistics.get(name, 0) for name in counted))
+        return bound + swap
+
     def _processes(self, directory: str) -> int:
         # Not pids.current: that counts threads, and needs another controller.
         count = 0

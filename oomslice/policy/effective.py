@@ -148,6 +148,7 @@ def effective(
         machine=configuration.machine,
         death_deadline_usec=configuration.limits.death_deadline_usec,
         reserve=configuration.limits.reserve,
+        mark_kills=configuration.limits.mark_kills,
     )
     return policy, tuple(dict.fromkeys(problems))
 
@@ -323,6 +324,9 @@ def _policy_unit(node: _Node, above: _Node | None, layered: _Layered, *, self_: 
         ladder_origin=origins["actions"] + added,
         kill_scope=settings.kill_scope or KillScope.UNIT,
         kill_scope_origin=origins["kill_scope"],
+        user=node.unit is None,
+        oom_score_adjust=node.unit.oom_score_adjust if node.unit is not None else None,
+        memory_max=node.unit.memory_max if node.unit is not None else None,
         settings=settings,
         settings_from=settings_from,
     )

@@ -38,6 +38,12 @@ class PolicyUnit:
     kill_scope_origin: str = "default"
     taken_with: str = ""
     """name of the candidate that holds this unit and is taken as a whole; empty if there is none"""
+    user: bool = False
+    """of a user manager, who may call it what he likes"""
+    oom_score_adjust: int | None = None
+    """what systemd gives to its processes; None if it has no such property, and for a user manager's"""
+    memory_max: int | None = None
+    """bytes; None if there is no limit, or it is a user manager's"""
     settings: UnitSettings = field(default_factory=UnitSettings)
     """effective: own over tier over rules; see `effective.INHERITED` for what comes from above"""
     settings_from: Mapping[str, str] = field(default_factory=dict)
@@ -64,6 +70,7 @@ class Policy:
     machine: MachineTriggers
     death_deadline_usec: int
     reserve: Amount = field(default=Limits().reserve)
+    mark_kills: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,7 @@ class Plan:
     available_ladder: int = 0
     swap_free_ladder: int = 0
     reserve: int = 0
+    mark_kills: int = 0
 
     def encode(self) -> bytes:
         """The bytes of the plan, finished."""
@@ -84,6 +85,7 @@ class Plan:
         machine.available_ladder = self.available_ladder
         machine.swap_free_ladder = self.swap_free_ladder
         machine.reserve = self.reserve
+        machine.mark_kills = self.mark_kills
         for trigger, values in ((machine.sign, self.sign), (machine.thrash, self.thrash)):
             trigger.kind, trigger.stall_us, trigger.window_us = values
         units = ffi.cast("struct oomslice_plan_unit *", data + header_size)

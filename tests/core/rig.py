@@ -170,6 +170,8 @@ class Core:
         self.path = directory / "core.sock"
         self.meminfo = directory / "proc" / "meminfo"
         self.undo = directory / "undo"
+        self.sys = directory / "sys"
+        self.sys.mkdir()  # without processors: what others do on this machine wakes nobody
         (directory / "proc").mkdir()
         self.set_memory(8192)
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -206,9 +208,9 @@ class Core:
             "ASAN_OPTIONS": "detect_leaks=0",
         }
         self.manager.states.clear()
-        command = ["bash", "-c", script, self.program, "--cgroup-root", self.mount]
+        roots = ["--cgroup-root", self.mount, "--proc-root", self.meminfo.parent, "--sys-root", self.sys]
         self.process = subprocess.Popen(
-            [*command, "--proc-root", self.meminfo.parent, "--undo-file", self.undo, *self.options],
+            ["bash", "-c", script, self.program, *roots, "--undo-file", self.undo, *self.options],
             pass_fds=copies,
             env=environment,
             stderr=subprocess.PIPE,

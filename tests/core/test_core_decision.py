@@ -44,6 +44,7 @@ def test_shortage_ends_with_the_memory_back(scene: Scene) -> None:
     first = scene.add("a.service", -2, processes=1)
     second = scene.add("b.service", -1, processes=1)
     records = scene.hand_over()
+    time.sleep(0.2)  # the turn that took the plan looks at memory after it has answered
     scene.core.set_memory(50)
     scene.core.set_memory(4096)
     scene.core.poke()

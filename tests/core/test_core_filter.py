@@ -42,6 +42,7 @@ def live(scene: Scene) -> None:
     """Start, plans, decisions of all kinds, death and rebirth, end."""
     (scene.core.meminfo.parent / "pressure").symlink_to("/proc/pressure")
     scene.core.stop(signal.SIGKILL)
+    scene.core.options = ["--sys-root", "/sys"]
     scene.core.start()
     scene.add("a.service", -100, processes=3)
     scene.tree.populate(scene.tree.make("a.service/inner"))
@@ -61,7 +62,7 @@ def live(scene: Scene) -> None:
     domains = [Domain(0), Domain(1, trigger=TRIGGER)]
     fields = {"domains": domains, "sign": TRIGGER, "thrash": TRIGGER, "deadline_us": 1_000_000}
     scene.hand_over(**fields)
-    records = scene.hand_over(**fields, reserve=2 << 20)
+    records = scene.hand_over(**fields, reserve=2 << 20, mark_kills=1)
     wait_until(lambda: scene.core.poke().reserve_bytes == 2 << 20)
     scene.tree.populate(scene.tree.make("young.service"))
     scene.shortage()
@@ -110,7 +111,7 @@ def allowed_by_unit() -> tuple[set[str], set[str]]:
 def allowed_by_filter() -> tuple[set[str], set[str]]:
     """The same of core/seccomp.c; there the reason follows on the line."""
     text = (CORE / "seccomp.c").read_text("utf-8")
-    names = set(re.findall(r"^ +ALLOW(?:_ONLY|_BUT)?\((\w+)", text, re.M))
+    names = set(re.findall(r"^ +ALLOW(?:_ONLY|_BUT|_REQUESTS)?\((\w+)", text, re.M))
     return names, set(re.findall(r"ALLOW\((\w+)\), */\*", text))
 
 

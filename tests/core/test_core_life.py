@@ -116,7 +116,8 @@ def test_manager_expects_turns_while_memory_is_short_and_none_at_rest(static_sce
     wait_until(lambda: "WATCHDOG_USEC=0" in told(scene))
     resting = scene.core.poke().wakeups
     time.sleep(5)
-    assert told(scene)[-1] == "WATCHDOG_USEC=0" and scene.core.poke().wakeups - resting <= 3
+    # One of them is for the end of the pressure.
+    assert told(scene)[-1] == "WATCHDOG_USEC=0" and scene.core.poke().wakeups - resting <= 4
     assert scene.alive(unit) == 1
 
 
@@ -204,7 +205,7 @@ def test_memory_is_locked_and_little_with_200_units(static_scene: Scene) -> None
     scene.hand_over()
     state = scene.core.poke()
     assert state.features & lib.OOMSLICE_FEATURE_LOCKED
-    assert 0.5 * 2**20 < state.locked_bytes <= 1.5 * 2**20
+    assert 0.5 * 2**20 < state.locked_bytes <= 1.75 * 2**20
 
 
 def test_threads_that_decide_are_real_time_and_those_that_may_wait_are_not(static_scene: Scene) -> None:
@@ -217,12 +218,12 @@ def test_threads_that_decide_are_real_time_and_those_that_may_wait_are_not(stati
         if os.sched_getscheduler(int(task.name)) & ~os.SCHED_RESET_ON_FORK == os.SCHED_FIFO
     }
     deciding = priorities.pop(pid)
-    # The watchdog and its hand come before the thread that may be stuck.
-    assert list(priorities.values()) == [deciding + 1] * 2
+    # The watchdog and its hand come before the thread that may be stuck; who tells systemd is waited for by it.
+    assert sorted(priorities.values()) == [deciding, deciding + 1, deciding + 1]
     # Above the reapers, even when those have to hurry (49), and below what keeps the processors going.
     assert 49 < deciding < 98
     # Two reapers, two hands, and the one that takes the reserve.
-    assert len(list(Path(f"/proc/{pid}/task").iterdir())) == 3 + 5
+    assert len(list(Path(f"/proc/{pid}/task").iterdir())) == 4 + 5
 
 
 def test_core_that_was_killed_acts_again_by_the_stored_plan_without_any_client(scene: Scene) -> None:

@@ -129,3 +129,30 @@ def test_first_sign_is_enough_to_act_at_once(scene: Scene, stallers: Stallers) -
     stallers.start(unit)
     record = records.wait(20)
     assert (record.trigger, record.outcome) == (lib.OOMSLICE_TRIGGER_AVAILABLE, lib.OOMSLICE_OUTCOME_FREED)
+
+
+def test_stalls_from_before_a_trigger_was_made_fire_nothing(scene: Scene, stallers: Stallers) -> None:
+    # Without CAP_SYS_RESOURCE the kernel counts from an old sum: such a trigger fires at its first looks.
+    busy = scene.add_slice("busy.slice")
+    unit = scene.add("busy.slice/a.service", parent=busy)
+    pressure = scene.paths[busy] / "memory.pressure"
+
+    def stalled() -> int:
+        return int(pressure.read_text(encoding="ascii").splitlines()[0].rpartition("total=")[2])
+
+    scene.hand_over()
+    stallers.start(unit)
+    wait_until(lambda: stalled() > 200_000, 20)
+    scene.tree.remove_processes(unit)
+    scene.tree.populate(unit)
+    before = stalled()
+    records = scene.hand_over(domains=[Domain(0), Domain(busy, trigger=SOME_STALL)])
+    wakeups = scene.core.poke().wakeups
+    time.sleep(5)
+    assert stalled() - before < SOME_STALL[1], "it is calm"
+    assert scene.core.poke().wakeups - wakeups > 3, "the kernel fired it"
+    assert records.next() is None and scene.alive(unit) == 1
+
+    # And what is real counts.
+    stallers.start(unit)
+    assert records.wait(20).trigger == lib.OOMSLICE_TRIGGER_PRESSURE

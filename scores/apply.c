@@ -1,0 +1,323 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Owns the decision which process gets which value. What a process has that did not get it from us was given to it by
+ * its owner: below zero it stays (that takes privileges), above its unit's baseline it is never lowered, and -1000 is
+ * never touched. What it has from us is known by the number: a unit's own earlier values, and below zero those of any
+ * unit, because a process that was started in a protected unit and moved elsewhere (a login, a container) took it along.
+ *
+ * Children inherit, so a unit is looked at when it comes, when its value changes, and when its cgroup is populated anew;
+ * and in one look again until nothing changes, because a process may fork between being listed and being written.
+ */
+#define _GNU_SOURCE
+#include "apply.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "adjust.h"
+#include "state.h"
+
+enum { ROUNDS_MAX = 8, DEPTH_MAX = 16, CGROUPS_MAX = 4096 };
+
+struct pids {
+        int32_t *list;
+        size_t count, room;
+        uint32_t cgroups; /* looked at */
+};
+
+static void complain(struct oomslice_apply *apply, const char *path, const char *what, int error) {
+        apply->missed++;
+        (void)snprintf(apply->error, sizeof(apply->error), "%.120s: %s: %s", path, what,
+                       error ? strerrordesc_np(error < 0 ? -error : error) : "too many");
+}
+
+static int append(struct pids *pids, int32_t pid) {
+        if (pids->count == pids->room) {
+                size_t room = pids->room ? 2 * pids->room : 256;
+                int32_t *more = reallocarray(pids->list, room, sizeof(*more));
+
+                if (!more)
+                        return -ENOMEM;
+                pids->list = more;
+                pids->room = room;
+        }
+        pids->list[pids->count++] = pid;
+        return 0;
+}
+
+static int list_file(int directory, struct pids *pids) {
+        int fd = openat(directory, "cgroup.procs", O_RDONLY | O_CLOEXEC);
+        char line[32];
+        FILE *file;
+        int r = 0;
+
+        if (fd < 0)
+                return -errno;
+        file = fdopen(fd, "re");
+        if (!file) {
+                close(fd);
+                return -ENOMEM;
+        }
+        while (r == 0 && fgets(line, sizeof(line), file)) {
+                int32_t pid = atoi(line);
+
+                /* 0: of another pid namespace. */
+                if (pid > 1 && pid != getpid())
+                        r = append(pids, pid);
+        }
+        (void)fclose(file);
+        return r;
+}
+
+/* Takes over the descriptor. */
+static int list_below(int directory, int depth, struct pids *pids) {
+        const struct dirent *entry;
+        DIR *stream;
+        int r = list_file(directory, pids);
+
+        stream = fdopendir(directory);
+        if (!stream) {
+                close(directory);
+                return -ENOMEM;
+        }
+        while ((r == 0 || r == -EOPNOTSUPP) && depth < DEPTH_MAX && (entry = readdir(stream))) {
+                int child;
+
+                if (entry->d_type != DT_DIR || entry->d_name[0] == '.')
+                        continue;
+                if (++pids->cgroups > CGROUPS_MAX) {
+                        r = -E2BIG;
+                        break;
+                }
+                child = openat(dirfd(stream), entry->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+                if (child >= 0)
+                        r = list_below(child, depth + 1, pids);
+        }
+        (void)closedir(stream);
+        /* ENODEV: removed while it was read; EOPNOTSUPP: a threaded one, whose processes are listed above it. */
+        return r == -ENODEV || r == -ENOENT || r == -EOPNOTSUPP ? 0 : r;
+}
+
+/* The unit's directory, if it is still the one that was meant. */
+static int open_unit(const struct oomslice_apply *apply, const struct oomslice_scored_unit *unit) {
+        struct stat status;
+        int fd = openat(apply->root, unit->path + 1, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+
+        if (fd < 0)
+                return -errno;
+        if (fstat(fd, &status) < 0 || status.st_ino != unit->id) {
+                close(fd);
+                return -ENOENT;
+        }
+        return fd;
+}
+
+static bool given_anywhere(const struct oomslice_scores *scores, int adj) {
+        for (size_t i = 0; i < scores->units_count; i++)
+                if (oomslice_scored_unit_gave(&scores->units[i], adj))
+                        return true;
+        return false;
+}
+
+bool oomslice_apply_wanted(const struct oomslice_apply *apply, const struct oomslice_scored_unit *unit,
+                           int adj, bool *ours, int *wantedp) {
+        bool wanted = unit->wanted && !apply->undo;
+
+        *ours = oomslice_scored_unit_gave(unit, adj) || (adj < 0 && given_anywhere(&apply->scores, adj));
+        if (adj < OOMSLICE_SCORES_LEAST)
+                return false;
+        *wantedp = wanted ? unit->adj : unit->baseline;
+        if (*ours)
+                return *wantedp != adj || !wanted;
+        if (!wanted || adj < 0)
+                return false;
+        return unit->adj > adj || (unit->adj < adj && adj <= unit->baseline);
+}
+
+/* One process. 1 if it was changed, 0 if not, or -errno. */
+static int apply_process(struct oomslice_apply *apply, const struct oomslice_scored_unit *unit, int32_t pid,
+                         bool first) {
+        struct oomslice_scored_target target;
+        struct oomslice_scored_process process = {.pid = pid}, *known;
+        bool ours, same;
+        int wanted, r;
+
+        r = oomslice_adjust_open(apply->proc, pid, unit->path, &target);
+        if (r < 0)
+                return r;
+        /* It has the very value that the unit is to get, but not from us: it keeps that at the end. */
+        same = first && unit->fresh && target.adj == unit->adj && unit->adj != unit->baseline;
+        if (!oomslice_apply_wanted(apply, unit, target.adj, &ours, &wanted) && !same) {
+                oomslice_adjust_close(&target);
+                return 0;
+        }
+        r = oomslice_adjust_start(&target, &process.start);
+        if (r == 0 && (same || (!ours && target.adj != unit->baseline))) {
+                process.adj = (int16_t)target.adj;
+                r = oomslice_scores_remember(&apply->scores, process);
+                if (r == 0)
+                        r = oomslice_state_append_process(apply->state, &process);
+        }
+        if (r == 0 && ours && (!unit->wanted || apply->undo)) {
+                known = oomslice_scores_process(&apply->scores, pid, process.start);
+                if (known)
+                        wanted = known->adj;
+        }
+        if (r == 0 && !same && wanted != target.adj) {
+                r = oomslice_adjust_write(&target, unit->path, wanted);
+                r = r == 0 ? 1 : r;
+        }
+        oomslice_adjust_close(&target);
+        return r;
+}
+
+static void apply_group(struct oomslice_apply *apply, struct oomslice_scored_unit *unit, int directory) {
+        bool set = unit->group && !apply->undo;
+        char now = '0';
+        int fd, r = 0;
+
+        if (!set && !unit->group_set)
+                return;
+        fd = openat(directory, "memory.oom.group", O_RDWR | O_CLOEXEC);
+        if (fd < 0) {
+                /* No memory controller for this one: then the kernel never kills in it for its own sake. */
+                if (errno != ENOENT)
+                        complain(apply, unit->path, "memory.oom.group", errno);
+                return;
+        }
+        if (read(fd, &now, 1) < 0)
+                r = -errno;
+        /* If it was set by somebody else it stays so, also at the end. */
+        if (r == 0 && now != (set ? '1' : '0')) {
+                if (set && !unit->group_set)
+                        r = oomslice_state_append_group(apply->state, unit->id);
+                if (r == 0 && pwrite(fd, set ? "1" : "0", 1, 0) < 0)
+                        r = -errno;
+                if (r == 0)
+                        unit->group_set = set;
+        } else if (!set)
+                unit->group_set = false;
+        if (r < 0)
+                complain(apply, unit->path, "memory.oom.group", r);
+        close(fd);
+}
+
+void oomslice_apply_unit(struct oomslice_apply *apply, struct oomslice_scored_unit *unit) {
+        struct pids pids = {0};
+        bool changed = true;
+        int directory = open_unit(apply, unit), r = 0;
+
+        if (directory < 0)
+                return; /* it ended: so did all that was in it */
+        apply_group(apply, unit, directory);
+        for (int round = 0; changed && round < ROUNDS_MAX; round++) {
+                int copy = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+                changed = false;
+                pids.count = pids.cgroups = 0;
+                r = copy < 0 ? -errno : list_below(copy, 0, &pids);
+                for (size_t i = 0; i < pids.count; i++) {
+                        int done = apply_process(apply, unit, pids.list[i], round == 0);
+
+                        if (done > 0) {
+                                apply->hits++;
+                                changed = true;
+                        } else if (done < 0 && done != -ESRCH && round == 0)
+                                complain(apply, unit->path, "oom_score_adj", done);
+                }
+                if (r < 0)
+                        break;
+        }
+        if (r < 0 && r != -ENODEV && r != -ENOENT)
+                complain(apply, unit->path, "cgroup.procs", r);
+        free(pids.list);
+        close(directory);
+        unit->applied = true;
+        unit->fresh = false;
+        /* Whoever gets one of these values from now on did not get it from us. */
+        if (r == 0 && !unit->wanted)
+                unit->old_count = 0;
+}
+
+/* systemd writes memory.oom.group when a property of the unit is set. */
+static void apply_group_again(struct oomslice_apply *apply, struct oomslice_scored_unit *unit) {
+        int directory = open_unit(apply, unit);
+
+        if (directory < 0)
+                return;
+        apply_group(apply, unit, directory);
+        close(directory);
+}
+
+void oomslice_apply_all(struct oomslice_apply *apply) {
+        for (size_t i = 0; i < apply->scores.units_count; i++)
+                if (!apply->scores.units[i].applied || apply->undo)
+                        oomslice_apply_unit(apply, &apply->scores.units[i]);
+                else if (apply->scores.units[i].group)
+                        apply_group_again(apply, &apply->scores.units[i]);
+}
+
+/* What was done to the unit before is known to its successor in the next table. */
+static void carry_over(const struct oomslice_scored_unit *from, struct oomslice_scored_unit *to) {
+        to->applied = from->applied && from->wanted == to->wanted && from->adj == to->adj &&
+                      from->group == to->group && from->baseline == to->baseline;
+        to->group_set = from->group_set;
+        for (uint8_t i = 0; i < from->old_count; i++)
+                oomslice_scored_unit_had(to, from->old[i]);
+}
+
+int oomslice_apply_replace(struct oomslice_apply *apply, const char *state_path,
+                           struct oomslice_scores *next) {
+        struct oomslice_scores before = apply->scores;
+        int r = 0;
+
+        for (size_t i = 0; i < next->units_count; i++) {
+                struct oomslice_scored_unit *unit = &next->units[i];
+                const struct oomslice_scored_unit *old = oomslice_scores_find(&before, unit->id);
+
+                if (old)
+                        carry_over(old, unit);
+                if (unit->wanted) {
+                        unit->fresh = !oomslice_scored_unit_gave(unit, unit->adj);
+                        oomslice_scored_unit_had(unit, unit->adj);
+                }
+        }
+        /* First those that are to be as they were: what they gave is still known then. */
+        for (size_t i = 0; i < before.units_count; i++) {
+                struct oomslice_scored_unit *unit = &before.units[i];
+
+                if (oomslice_scores_find(next, unit->id) || !(unit->old_count || unit->group_set))
+                        continue;
+                unit->wanted = unit->group = false;
+                oomslice_apply_unit(apply, unit);
+        }
+        next->processes = before.processes;
+        next->processes_count = before.processes_count;
+        next->processes_room = before.processes_room;
+        before.processes = NULL;
+        apply->scores = *next;
+        *next = (struct oomslice_scores){0};
+        oomslice_scores_free(&before);
+        oomslice_state_forget(apply->proc, &apply->scores);
+        r = oomslice_state_write(state_path, &apply->scores, &apply->state);
+        if (r < 0)
+                return r;
+        oomslice_apply_all(apply);
+        return 0;
+}
+
+void oomslice_apply_undo(struct oomslice_apply *apply, const char *state_path) {
+        uint64_t missed = apply->missed;
+
+        apply->undo = true;
+        oomslice_apply_all(apply);
+        apply->undo = false;
+        if (apply->missed == missed)
+                oomslice_state_remove(state_path, &apply->state);
+}
