@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * oomslice-bpf: puts the BPF programs into the kernel, takes them out, says what is there. It does not stay: pins keep the
+ * programs, so they outlive this process, oomslice-core and oomsliced. The only part of oomslice with CAP_BPF.
+ */
+#define _GNU_SOURCE
+#include <bpf/btf.h>
+#include <errno.h>
+#include <getopt.h>
+#include <linux/magic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include "carrier.h"
+#include "report.h"
+
+static const char *pins = "/run/oomslice/bpf";
+static const char *report = "/run/oomslice/bpf.status";
+
+static const char help[] =
+        "oomslice-bpf [OPTIONS] load | unload | status\n"
+        "\n"
+        "Puts the BPF programs of oomslice into the kernel. oomslice-bpf.service does that; by hand it is of use to see\n"
+        "what this kernel can do and why.\n"
+        "\n"
+        "  load    load what this kernel has the means for, attach and pin it; what was loaded before is replaced. What\n"
+        "          cannot be loaded is said with the reason and is no failure\n"
+        "  unload  remove all of it\n"
+        "  status  for each set of programs whether it is active, how often it acted (hits), how often it should have\n"
+        "          run and could not (missed), and how many of its records found no room (lost)\n"
+        "\n"
+        "  --json         status as JSON\n"
+        "  --verbose      load: all that the kernel says of programs that it refuses\n"
+        "  --pins=DIR     a directory on a BPF file system (default: /run/oomslice/bpf)\n"
+        "  --report=FILE  where load leaves what it did (default: /run/oomslice/bpf.status)\n"
+        "  --help, --version\n"
+        "\n"
+        "Exit status: 0; 1 if something failed, 2 if this was called wrongly. Manual: man oomslice-bpf\n";
+
+__attribute__((format(printf, 1, 2))) static int fail(const char *format, ...) {
+        va_list arguments;
+
+        fputs("oomslice-bpf: ", stderr);
+        va_start(arguments, format);
+        vfprintf(stderr, format, arguments);
+        va_end(arguments);
+        fputc('\n', stderr);
+        return 1;
+}
+
+static bool on_bpffs(void) {
+        struct statfs fs;
+
+        return statfs(pins, &fs) == 0 && fs.f_type == BPF_FS_MAGIC;
+}
+
+static int unload(void) {
+        int r;
+
+        if (unlink(report) < 0 && errno != ENOENT)
+                return fail("%s: cannot be removed: %s", report, strerror(errno));
+        r = oomslice_carriers_unload(pins);
+        return r < 0 ? fail("%s: not all pins could be removed: %s", pins, strerror(-r)) : 0;
+}
+
+static int load(void) {
+        const struct oomslice_carrier *carrier;
+        char why[OOMSLICE_WHY_MAX];
+        struct btf *btf;
+        FILE *lines;
+        bool mounted;
+        int r;
+
+        if (unload() != 0)
+                return 1;
+        lines = oomslice_report_begin(report);
+        if (!lines)
+                return fail("%s: cannot be written: %s", report, strerror(errno));
+        mounted = on_bpffs();
+        btf = mounted ? btf__load_vmlinux_btf() : NULL;
+        for (carrier = oomslice_carriers; carrier->name; carrier++) {
+                bool active = false;
+
+                why[0] = '\0';
+                if (!mounted)
+                        snprintf(why, sizeof(why), "%s is not on a BPF file system (mount -t bpf bpf %s)",
+                                 pins, pins);
+                else
+                        active = oomslice_carrier_load(carrier, btf, pins, why);
+                oomslice_report_add(lines, carrier->name, active, why);
+                printf("%s: %s%s%s\n", carrier->name, active ? "active" : "not active", why[0] ? ": " : "",
+                       why);
+        }
+        btf__free(btf);
+        r = oomslice_report_end(lines, report);
+        return r < 0 ? fail("%s: cannot be written: %s", report, strerror(-r)) : 0;
+}
+
+static void json_string(const char *text) {
+        putchar('"');
+        for (; *text; text++) {
+                unsigned char c = (unsigned char)*text;
+
+                if (c == '"' || c == '\\')
+                        printf("\\%c", c);
+                else if (c < 0x20)
+                        printf("\\u%04x", c);
+                else
+                        putchar(c);
+        }
+        putchar('"');
+}
+
+static int status(bool json) {
+        const struct oomslice_carrier *carrier;
+
+        if (json)
+                fputs("{\"programs\": [", stdout);
+        for (carrier = oomslice_carriers; carrier->name; carrier++) {
+                struct oomslice_carrier_figures figures;
+                bool active = oomslice_carrier_loaded(carrier, pins, &figures);
+                char why[OOMSLICE_WHY_MAX] = "";
+
+                if (!active && !oomslice_report_why(report, carrier->name, why, sizeof(why)))
+                        snprintf(why, sizeof(why),
+                                 "nothing is loaded (systemctl start oomslice-bpf.service)");
+                if (json) {
+                        printf("%s{\"name\": \"%s\", \"active\": %s, \"why\": ",
+                               carrier == oomslice_carriers ? "" : ", ", carrier->name,
+                               active ? "true" : "false");
+                        json_string(why);
+                        printf(", \"hits\": %llu, \"missed\": %llu, \"lost\": %llu}",
+                               (unsigned long long)figures.hits, (unsigned long long)figures.missed,
+                               (unsigned long long)figures.lost);
+                } else if (active)
+                        printf("%s: active: %s; hits %llu, missed %llu, lost %llu\n", carrier->name,
+                               carrier->summary, (unsigned long long)figures.hits,
+                               (unsigned long long)figures.missed, (unsigned long long)figures.lost);
+                else
+                        printf("%s: not active: %s\n", carrier->name, why);
+        }
+        if (json)
+                puts("]}");
+        return fflush(stdout) != 0 || ferror(stdout)
+                       ? fail("the output could not be written: %s", strerror(errno))
+                       : 0;
+}
+
+int main(int argc, char **argv) {
+        static const struct option options[] = {
+                {"json", no_argument, NULL, 'j'},
+                {"pins", required_argument, NULL, 'p'},
+                {"report", required_argument, NULL, 'r'},
+                {"verbose", no_argument, NULL, 'v'},
+                {"help", no_argument, NULL, 'h'},
+                {"version", no_argument, NULL, 'V'},
+                {NULL, 0, NULL, 0},
+        };
+        const char *verb;
+        bool json = false;
+        int option;
+
+        while ((option = getopt_long(argc, argv, "h", options, NULL)) >= 0) {
+                switch (option) {
+                case 'j':
+                        json = true;
+                        break;
+                case 'v':
+                        oomslice_carrier_verbose = true;
+                        break;
+                case 'p':
+                        pins = optarg;
+                        break;
+                case 'r':
+                        report = optarg;
+                        break;
+                case 'h':
+                        fputs(help, stdout);
+                        return 0;
+                case 'V':
+                        puts("oomslice-bpf " OOMSLICE_VERSION);
+                        return 0;
+                default:
+                        fputs("oomslice-bpf --help says what there is\n", stderr);
+                        return 2;
+                }
+        }
+        verb = optind == argc - 1 ? argv[optind] : "";
+        if (strcmp(verb, "load") == 0)
+                return load();
+        if (strcmp(verb, "unload") == 0)
+                return unload();
+        if (strcmp(verb, "status") == 0)
+                return status(json);
+        fprintf(stderr, "oomslice-bpf: %s; oomslice-bpf --help says more\n",
+                optind == argc ? "one of load, unload and status is needed"
+                               : "exactly one of load, unload and status is possible");
+        return 2;
+}

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#pragma once
+/*
+ * The few structures of the kernel that the programs read, with those members only. Their real places are filled in when
+ * a program is loaded, from the type information of the running kernel (CO-RE), so these need not look like any kernel's:
+ * only names and kinds of the members count (an enum is no int). Seen in 6.12 and 7.3.
+ */
+
+enum oom_constraint { CONSTRAINT_NONE, CONSTRAINT_CPUSET, CONSTRAINT_MEMORY_POLICY, CONSTRAINT_MEMCG };
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct kernfs_node {
+        const char *name;
+        __u64 id;
+};
+
+struct cgroup {
+        int level;
+        struct kernfs_node *kn;
+        struct cgroup *ancestors[0];
+};
+
+struct cgroup_subsys_state {
+        struct cgroup *cgroup;
+};
+
+struct mem_cgroup {
+        struct cgroup_subsys_state css;
+};
+
+struct css_set {
+        struct cgroup *dfl_cgrp;
+};
+
+struct percpu_counter {
+        __s64 count;
+};
+
+/* Since 6.2 an array of these; enum { MM_FILEPAGES, MM_ANONPAGES, MM_SWAPENTS, MM_SHMEMPAGES }. */
+struct mm_struct {
+        struct percpu_counter rss_stat[4];
+};
+
+struct signal_struct {
+        short oom_score_adj;
+};
+
+typedef struct {
+        __u32 val;
+} kuid_t;
+
+struct cred {
+        kuid_t uid;
+};
+
+struct task_struct {
+        int tgid;
+        char comm[16];
+        struct css_set *cgroups;
+        struct mm_struct *mm;
+        struct signal_struct *signal;
+        const struct cred *real_cred;
+};
+
+struct oom_control {
+        struct mem_cgroup *memcg;
+        unsigned long totalpages;
+        struct task_struct *chosen;
+        long chosen_points;
+        enum oom_constraint constraint;
+};
+
+#pragma clang attribute pop
