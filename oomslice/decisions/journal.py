@@ -7,7 +7,8 @@ crash at the wrong moment twice: OOMSLICE_DECISION= tells that it is the same on
 
 Which unit an entry is shown for: `journalctl -u UNIT` shows what UNIT itself wrote, what PID 1 wrote with UNIT=, and
 what root wrote with OBJECT_SYSTEMD_UNIT=. The last is set here, but the daemon does not run as root, so the journal
-does not take its word for the unit of another: ask with `journalctl OOMSLICE_VICTIM=UNIT`.
+does not take its word for the unit of another. Therefore oomslice-actions says the sentence once more for the unit
+(daemon/tell.py, actions/tell.py); what matters is in the journal without it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import socket
 from collections.abc import Iterable, Mapping
 
 from oomslice.decisions.record import Decision, Undo
-from oomslice.decisions.sentence import climbed, sentence, undo_sentence
+from oomslice.decisions.sentence import climbed, sentence, step_sentence, undo_sentence
 
 SOCKET_PATH = "/run/systemd/journal/socket"
 
@@ -35,10 +36,13 @@ MESSAGE_RELIEVED = "c6c5ea0f51ca4467b58448daa0f7dfb9"
 MESSAGE_HELD = "aff7c6747dec49c1a50f0406287118bd"
 MESSAGE_KEPT = "7fb36a5815814b3a87d6eaf91d6dd3f7"
 MESSAGE_UNDONE = "277759950bc7481697610d2bd881d01a"
+MESSAGE_ASKED = "058c45d7a41c4c5bb69f557962b6efe0"
 MESSAGE_KERNEL = "e7343f4b280b494f9a6435893a3ad745"
+MESSAGE_STEP = "1aeabe5ce63f49ec9bcab9d251455681"
+MESSAGE_CARRIER = "885d8d2a26f0477a95288aa360347144"
 """Ids of units/oomslice.catalog, where each is explained."""
 
-ERROR, WARNING, NOTICE = 3, 4, 5
+ERROR, WARNING, NOTICE, INFO = 3, 4, 5, 6
 """Priorities of syslog(3)."""
 
 MESSAGES: Mapping[str, tuple[str, int]] = {
@@ -47,6 +51,7 @@ MESSAGES: Mapping[str, tuple[str, int]] = {
     "held": (MESSAGE_HELD, WARNING),
     "kept": (MESSAGE_KEPT, ERROR),
     "undone": (MESSAGE_UNDONE, NOTICE),
+    "done": (MESSAGE_ASKED, NOTICE),
     "deadline": (MESSAGE_DEADLINE, ERROR),
     "dry-run": (MESSAGE_DRY_RUN, NOTICE),
     "no-candidate": (MESSAGE_NO_CANDIDATE, ERROR),
@@ -57,6 +62,8 @@ MESSAGES: Mapping[str, tuple[str, int]] = {
     "killed-by-kernel": (MESSAGE_KERNEL, WARNING),
 }
 """Outcome -> message id and priority; "undone" is what comes after one, not a decision's own."""
+STEP_PRIORITIES: Mapping[str, int] = {"done": NOTICE, "dry-run": NOTICE, "needless": INFO, "pending": NOTICE}
+"""Result of a step -> priority; others are warnings."""
 
 SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
@@ -71,8 +78,12 @@ class JournalSender:
         self._socket: socket.socket | None = None
 
     def send(self, decision: Decision) -> bool:
-        """One decision. False if the journal did not take it: try again later."""
-        return self.send_fields(decision_fields(decision))
+        """One decision, and each step of its ladder. False if the journal did not take all: try again later."""
+        return all(self.send_fields(fields) for fields in (decision_fields(decision), *steps_fields(decision)))
+
+    def send_carrier(self, name: str, active: bool, detail: str, error: str) -> bool:
+        """A carrier that came or went. False if the journal did not take it."""
+        return self.send_fields(carrier_fields(name, active, detail, error))
 
     def send_undo(self, decision: Decision, undo: Undo) -> bool:
         """What of a decision was undone. False if the journal did not take it."""
@@ -121,6 +132,57 @@ def decision_fields(decision: Decision) -> list[tuple[str, str]]:
     return _entry(decision, sentence(decision), decision.outcome)
 
 
+def steps_fields(decision: Decision) -> list[list[tuple[str, str]]]:
+    """An entry for each step that was begun; none if all that was done is the kill, of which the decision tells."""
+    if not has_ladder(decision):
+        return []
+    return [_step_fields(decision, number) for number in range(len(decision.steps))]
+
+
+def has_ladder(decision: Decision) -> bool:
+    """True if there is more to tell of steps than that there was a kill."""
+    return any(step.step != "kill" for step in decision.steps)
+
+
+def _step_fields(decision: Decision, number: int) -> list[tuple[str, str]]:
+    step = decision.steps[number]
+    fields = [
+        ("MESSAGE", step_sentence(decision, number)),
+        ("MESSAGE_ID", MESSAGE_STEP),
+        ("PRIORITY", str(STEP_PRIORITIES.get(step.result, WARNING))),
+        ("SYSLOG_IDENTIFIER", "oomsliced"),
+        ("OOMSLICE_DECISION", decision.id),
+        ("OOMSLICE_CARRIER", decision.carrier),
+        ("OOMSLICE_DOMAIN", decision.domain),
+        ("OOMSLICE_STEP", step.step),
+        ("OOMSLICE_STEP_NUMBER", str(number + 1)),
+        ("OOMSLICE_STEP_RESULT", step.result),
+        ("OOMSLICE_STEP_BEGIN_USEC", str(step.begin_usec)),
+        ("OOMSLICE_STEP_END_USEC", str(step.end_usec)),
+    ]
+    if step.argument:
+        fields.append(("OOMSLICE_STEP_ARGUMENT", step.argument))
+    if decision.victim:
+        fields += [("OOMSLICE_VICTIM", decision.victim), ("OBJECT_SYSTEMD_UNIT", decision.victim)]
+    return fields
+
+
+def carrier_fields(name: str, active: bool, detail: str, error: str) -> list[tuple[str, str]]:
+    """The entry of a carrier that came or went."""
+    fields = [
+        ("MESSAGE", f"Carrier {name} {'can act' if active else 'cannot act'}: {detail}"),
+        ("MESSAGE_ID", MESSAGE_CARRIER),
+        ("PRIORITY", str(INFO if active else WARNING)),
+        ("SYSLOG_IDENTIFIER", "oomsliced"),
+        ("OOMSLICE_CARRIER", name),
+        ("OOMSLICE_CARRIER_ACTIVE", "yes" if active else "no"),
+        ("OOMSLICE_CARRIER_DETAIL", detail),
+    ]
+    if error:
+        fields.append(("OOMSLICE_CARRIER_ERROR", error))
+    return fields
+
+
 def undo_fields(decision: Decision, undo: Undo) -> list[tuple[str, str]]:
     """The entry that says that steps of a decision were undone: its own fields once more, with another message."""
     return _entry(decision, undo_sentence(decision, undo), "undone")
@@ -144,6 +206,8 @@ def _entry(decision: Decision, message: str, outcome: str) -> list[tuple[str, st
         fields.append(("OOMSLICE_STEPS", climbed(decision)))
     if decision.flags:
         fields.append(("OOMSLICE_FLAGS", " ".join(decision.flags)))
+    if decision.agreement:
+        fields.append(("OOMSLICE_AGREEMENT", decision.agreement))
     if decision.victim:
         fields += [
             ("OOMSLICE_VICTIM", decision.victim),

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Sees that the kernel's OOM killer acted, and has it entered in the ledger. Costs no wakeup on a quiet machine.
 
-memory.events wakes us. Only the topmost cgroups are watched: their counters include all below them, they outlive the
-units in them, and a kill for lack of memory of the machine is counted in the victim's cgroup as well. The kernel log is
-read on demand and never waited for, since every message of any driver would wake us.
+The ring of the BPF program `observe` wakes us where there is one, and memory.events everywhere. Of the latter only
+those of the topmost cgroups are watched: their counters include all below them, they outlive the units in them, and a
+kill for lack of memory of the machine is counted in the victim's cgroup as well. The kernel log is read on demand and
+never waited for, since every message of any driver would wake us.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ import contextlib
 import logging
 import os
 import select
+import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
+from oomslice.decisions.facts import Facts
 from oomslice.decisions.ledger import SETTLE_S, CountedUnit, KillLedger, parse_oom_kills
 from oomslice.decisions.record import Decision
 from oomslice.decisions.store import DecisionStore
@@ -27,6 +31,8 @@ LOGGER = logging.getLogger(__name__)
 KMSG = Path("/dev/kmsg")
 REST_S = 1.0
 """Between two looks at the counters. memory.events also changes when a limit is touched, up to 100 times a second."""
+PLANS_KEPT = 8
+"""A kill is followed by a new plan without the victim before we hear of it; the one that held then is wanted."""
 RETRY_S = 5.0
 """After the store failed."""
 
@@ -45,11 +51,17 @@ class KernelKills:
         made: Callable[[Decision], object],
         *,
         kmsg: Path | str = KMSG,
+        facts: Facts | None = None,
     ) -> None:
         self._root = os.fspath(root).rstrip("/")
         self._made = made
-        self._ledger = KillLedger(self._root, store, boot_id, os.fspath(kmsg))
+        self._ledger = KillLedger(self._root, store, boot_id, os.fspath(kmsg), facts)
+        self._facts = facts
+        self._facts_fd = -1
+        """what is waited for, -1 while what it told is looked at"""
         self._units: dict[int, CountedUnit] = {}
+        self._plans: deque[tuple[int, Policy]] = deque(maxlen=PLANS_KEPT)
+        """the last ones, each with when it was made (CLOCK_MONOTONIC, microseconds)"""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._epoll: select.epoll | None = None
         self._watched: dict[str, tuple[int, int]] = {}
@@ -60,11 +72,28 @@ class KernelKills:
         self._rest_timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._failed = False
+        self.recorded = 0
+        """decisions made of the kernel's kills since the start"""
 
     @property
     def log_readable(self) -> bool:
         """Kills are told with process and size, not only counted."""
         return self._ledger.log_readable
+
+    @property
+    def log_error(self) -> str:
+        """Why the kernel log was not readable the last time it was not; empty if it always was."""
+        return self._ledger.log_error
+
+    @property
+    def bpf_readable(self) -> bool:
+        """Kills are told by the BPF program, the moment they happen."""
+        return self._ledger.bpf_readable
+
+    @property
+    def bpf_error(self) -> str:
+        """Why what the BPF program tells cannot be read, though it is there; empty if it can or is not."""
+        return self._ledger.bpf_error
 
     def follow(self, policy: Policy) -> None:
         """Takes over the units of a new plan. To be called in the loop; the first call starts watching."""
@@ -74,7 +103,9 @@ class KernelKills:
             self._listen()
         topmost = self._watch_topmost()
         self._units = counted_units(policy, topmost)
-        # Each time: a new unit's counter is noted before anything happens in it.
+        self._plans.append((time.monotonic_ns() // 1000, policy))
+        # Each time: a new unit's counter is noted before anything happens in it. And the ring may be a new one:
+        # oomslice-bpf.service is a unit, so there is a new plan whenever it starts or stops.
         self._settle_after(0.0)
 
     def close(self) -> None:
@@ -87,6 +118,7 @@ class KernelKills:
         if self._epoll is not None:
             if self._loop is not None and not self._loop.is_closed():
                 self._loop.remove_reader(self._epoll.fileno())
+                self._wait_for_facts(False)
             self._epoll.close()
             self._epoll = None
         for _, descriptor in self._watched.values():
@@ -134,6 +166,20 @@ class KernelKills:
         self._counters[descriptor] = count
         return count > before
 
+    def _wait_for_facts(self, wanted: bool) -> None:
+        """The ring is readable until what is in it is released, which is when it is stored."""
+        assert self._loop is not None
+        if self._facts_fd >= 0:
+            self._loop.remove_reader(self._facts_fd)
+            self._facts_fd = -1
+        if wanted and self._facts is not None and self._facts.open:
+            self._facts_fd = self._facts.fileno()
+            self._loop.add_reader(self._facts_fd, self._told)
+
+    def _told(self) -> None:
+        self._wait_for_facts(False)
+        self._settle_after(SETTLE_S)
+
     def _listen(self) -> None:
         assert self._loop is not None and self._epoll is not None
         self._rest_timer = None
@@ -162,11 +208,13 @@ class KernelKills:
         if self._task is not None and not self._task.done():
             self._settle_after(SETTLE_S)
             return
+        # From here on the ring is the ledger's, which may close it and open another.
+        self._wait_for_facts(False)
         self._task = self._loop.create_task(self._settle())
 
     async def _settle(self) -> None:
         try:
-            decisions, again = await asyncio.to_thread(self._ledger.settle, self._units)
+            decisions, again = await asyncio.to_thread(self._ledger.settle, self._units, tuple(self._plans))
             self._failed = False
         except StoreError as error:
             if not self._failed:
@@ -176,7 +224,10 @@ class KernelKills:
             return
         if again is not None:
             self._settle_after(again)
+        else:
+            self._wait_for_facts(True)
         for decision in decisions:
+            self.recorded += 1
             self._made(decision)
 
 

@@ -66,7 +66,7 @@ class Kill:
     """What the kernel did at one time: a process, or all of a group."""
 
     sequence: int
-    """of the first line: names this kill in this boot"""
+    """of the first line, if the log told it; nanoseconds of CLOCK_MONOTONIC if BPF did: names it in this boot"""
     usec: int
     last_usec: int
     memcg: bool
@@ -81,6 +81,16 @@ class Kill:
     """path of the cgroup that was killed as a whole"""
     lines: int = 0
     """"Killed process" lines: as many as memory.events counts"""
+    source: str = "kernel-log"
+    """or "bpf", which alone knows what follows"""
+    cgroup_ids: tuple[int, ...] = ()
+    """ids of the cgroups of task_memcg, from below the root down to that of the process"""
+    limited_id: int = 0
+    """id of the cgroup of oom_memcg"""
+    points: int = 0
+    """the kernel's score of the process, in pages"""
+    total_pages: int = 0
+    """what the score is out of"""
     processes: dict[int, KilledProcess] = field(default_factory=dict)
     """by pid"""
 
@@ -138,6 +148,11 @@ class KillParser:
         else:
             return False
         return True
+
+    @property
+    def open_path(self) -> str:
+        """Path of the cgroup whose kill is being put together, empty if there is none or it is not known yet."""
+        return (self._open.task_memcg or self._open.group) if self._open is not None else ""
 
     def take(self, *, all_complete: bool) -> Iterator[Kill]:
         """The complete kills; the last one too if `all_complete`: nothing more of it is to be expected."""

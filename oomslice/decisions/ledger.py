@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The account of what the kernel killed: counters of memory.events against lines of the kernel log.
+"""The account of what the kernel killed: what BPF tells, lines of the kernel log, counters of memory.events.
 
-The log tells details, the counters tell that there is something to be told: a kill that was counted and has no line in
-the log, or no log that may be read, becomes a decision with unit and number alone. Neither is lost nor doubled: how far
-both were read is noted in the store in one transaction with the decisions made of it.
+BPF tells most, and most exactly. A kill that it does not tell (not loaded, no room in its ring) is taken from the log;
+one that is counted and in neither becomes a decision with unit and number alone. None is lost nor doubled: how far all
+were read is noted in the store in one transaction with the decisions made of it, and what BPF told stays in its ring
+until then.
 """
 
 from __future__ import annotations
@@ -14,13 +15,17 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from oomslice.decisions.facts import Facts, Told
 from oomslice.decisions.kmsg import Kill, KillParser, parse_record
 from oomslice.decisions.record import Decision
 from oomslice.decisions.store import DecisionStore
+from oomslice.decisions.twice import BPF, REMEMBERED, Remembered, same
+from oomslice.policy.agreement import agreement
+from oomslice.policy.model import Policy, PolicyUnit
 
 LOGGER = logging.getLogger(__name__)
 
@@ -34,6 +39,8 @@ AGAIN_S = 1.0
 """Between two looks at the log while a counted kill waits for its line."""
 EXPLAIN_S = 5.0
 """How long a counted kill waits for its line in the log."""
+JUDGED = ("CONSTRAINT_NONE", "CONSTRAINT_MEMCG")
+"""Kills of which it can be said whether the plan would have chosen so."""
 ROOT_SLICE = "-.slice"
 UNIT_SUFFIXES = (".service", ".scope", ".slice", ".socket", ".mount", ".swap")
 
@@ -65,7 +72,14 @@ class _Unexplained:
 class KillLedger:
     """The account of one boot. Methods are called one at a time, from any thread, and may wait for the disk."""
 
-    def __init__(self, root: str, store: DecisionStore, boot_id: str, kmsg: str) -> None:
+    def __init__(
+        self,
+        root: str,
+        store: DecisionStore,
+        boot_id: str,
+        kmsg: str,
+        facts: Facts | None = None,
+    ) -> None:
         self._root = root
         self._store = store
         self._boot_id = boot_id
@@ -74,6 +88,10 @@ class KillLedger:
         self._kmsg = -1
         self._kmsg_error = ""
         self._closed = False
+        self._facts = facts
+        self._fact_sequence = 0
+        """of the last kill that BPF told and that has its decision"""
+        self._remembered = Remembered()
         self._parser = KillParser()
         self._parsed_at = 0.0
         self._restored = False
@@ -93,8 +111,16 @@ class KillLedger:
         """Kills are told with process and size, not only counted."""
         return self._kmsg >= 0
 
-    def settle(self, units: Mapping[int, CountedUnit]) -> tuple[list[Decision], float | None]:
-        """Stores what the kernel killed since the last time. `units` are those to count now, by cgroup id.
+    @property
+    def log_error(self) -> str:
+        """Why the log could not be opened or read the last time it could not; empty if it always could."""
+        return f"{self._kmsg_path}: {self._kmsg_error}" if self._kmsg_error else ""
+
+    def settle(
+        self, units: Mapping[int, CountedUnit], plans: Sequence[tuple[int, Policy]] = ()
+    ) -> tuple[list[Decision], float | None]:
+        """Stores what the kernel killed since the last time. `units` are those to count now, by cgroup id; `plans` the
+        last ones, each with when it was made (CLOCK_MONOTONIC, microseconds), the newest last.
 
         Returns the new decisions, and after how many seconds to come again, None if all is told. Raises StoreError:
         nothing is forgotten, and the next call tries again.
@@ -104,13 +130,24 @@ class KillLedger:
                 return [], None
             self._restore()
             self._take_units(units)
-            # In this order: the kernel counts before it logs, so what is in the log is counted by then.
+            # In this order: the kernel counts before it logs, and what BPF tells is complete when all is counted. So
+            # what was read here is counted by then.
+            if self._facts is not None:
+                self._facts.follow()
+            told = self._read_facts()
             more = self._read_log()
             self._count()
             now = time.monotonic()
+            kills, position = self._take_facts(told)
             for kill in self._parser.take(all_complete=not more and now - self._parsed_at >= SETTLE_S):
+                # What BPF told of it by now has its decision already, or will have it.
+                if not self._remembered.take(kill) and not self._in_facts(kill):
+                    self._remembered.add(kill)
+                    kills.append(kill)
+            kills.sort(key=lambda kill: kill.usec)
+            for kill in kills:
                 self._explain(kill)
-                self._pending.append(self._decision(kill))
+            self._pending += self._judged(kills, plans, {one.kill.task_memcg for one in told if not one.complete})
             self._pending += self._only_counted(now)
             noted = self._told()
             new: list[Decision] = []
@@ -120,13 +157,16 @@ class KillLedger:
                 state = {
                     "next_sequence": self._next_sequence if sequence is None else sequence,
                     "counters": {str(id): count for id, count in noted.items()},
+                    "fact": self._fact_sequence,
                 }
                 new = self._store.add_kernel_kills(self._pending, self._boot_id, state)
                 self._pending.clear()
                 self._noted = noted
+            if self._facts is not None:
+                self._facts.release(position)
             if more:
                 return new, 0.0
-            if self._parser.open_sequence is not None:
+            if self._parser.open_sequence is not None or any(not one.complete for one in told):
                 return new, SETTLE_S
             return new, AGAIN_S if self._unexplained else None
 
@@ -134,6 +174,8 @@ class KillLedger:
         """Closes the log. What happens from now on is found by the next account."""
         with self._lock:
             self._closed = True
+            if self._facts is not None:
+                self._facts.close()
             if self._kmsg >= 0:
                 os.close(self._kmsg)
                 self._kmsg = -1
@@ -149,6 +191,9 @@ class KillLedger:
             counters = state.get("counters")
             self._known = {int(id): int(count) for id, count in (counters or {}).items()}
             self._noted = dict(self._known)
+            self._fact_sequence = int(state.get("fact", 0))
+            kept = self._store.list(0, REMEMBERED)
+            self._remembered.restore(reversed([one for one in kept if one.boot_id == self._boot_id]))
         self._restored = True
 
     def _told(self) -> dict[int, int]:
@@ -161,6 +206,47 @@ class KillLedger:
                     told[unit.cgroup_id] -= entry.count
                 unit = self._units.get(unit.parent)
         return {id: count for id, count in sorted(told.items()) if count > 0}
+
+    # BPF
+
+    @property
+    def bpf_readable(self) -> bool:
+        """Kills are told by the BPF program."""
+        return self._facts is not None and self._facts.open
+
+    @property
+    def bpf_error(self) -> str:
+        """Why what the BPF program tells cannot be read, though it is there; empty if it can or is not."""
+        return self._facts.error if self._facts is not None else ""
+
+    def _read_facts(self) -> list[Told]:
+        return self._facts.read() if self._facts is not None else []
+
+    def _take_facts(self, told: list[Told]) -> tuple[list[Kill], int]:
+        """The complete ones that have no decision yet, and up to where the ring is given back once they are stored."""
+        kills: list[Kill] = []
+        position = 0
+        for one in told:
+            if not one.complete:
+                break
+            position = one.position
+            kill = one.kill
+            if kill.sequence <= self._fact_sequence:
+                continue
+            self._fact_sequence = kill.sequence
+            # Nobody was killed, or nothing is known of who was: then the counter knows how many.
+            if kill.processes and not self._remembered.take(kill):
+                kill.task_memcg = self._path(kill)
+                self._remembered.add(kill)
+                kills.append(kill)
+        return kills, position
+
+    def _in_facts(self, kill: Kill) -> bool:
+        """Whether BPF has begun to tell of what the log says."""
+        return any(
+            one.kill.sequence > self._fact_sequence and same(one.kill.processes, one.kill.usec, kill)
+            for one in self._read_facts()
+        )
 
     # Counters
 
@@ -212,7 +298,7 @@ class KillLedger:
         return rise
 
     def _explain(self, kill: Kill) -> None:
-        """Takes the log's kills off the counted ones: of their unit, else of those above it, else of any."""
+        """Takes a told kill off the counted ones: of its unit, else of those above it, else of any."""
         left = kill.lines
         path = kill.task_memcg or kill.group
         order = []
@@ -267,7 +353,6 @@ class KillLedger:
     def _open_log(self) -> None:
         try:
             self._kmsg = os.open(self._kmsg_path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            self._kmsg_error = ""
         except OSError as error:
             reason = error.strerror or str(error)
             if reason != self._kmsg_error:
@@ -290,7 +375,8 @@ class KillLedger:
             except OSError as error:
                 if error.errno == errno.EPIPE:
                     continue  # overwritten before it was read; the next read gives the oldest that is left
-                LOGGER.warning("%s cannot be read: %s", self._kmsg_path, error.strerror)
+                self._kmsg_error = error.strerror or str(error)
+                LOGGER.warning("%s cannot be read: %s", self._kmsg_path, self._kmsg_error)
                 os.close(self._kmsg)
                 self._kmsg = -1
                 return False
@@ -304,6 +390,56 @@ class KillLedger:
                 self._parsed_at = time.monotonic()
         return self._kmsg >= 0
 
+    def _judged(
+        self, kills: Sequence[Kill], plans: Sequence[tuple[int, Policy]], later: Collection[str]
+    ) -> list[Decision]:
+        """The decisions, each with whether the plan in force at its time would have chosen so. `later` are paths of
+        cgroups whose kills come after these."""
+        decisions: list[Decision] = []
+        died = {self._parser.open_path, *later}
+        # From the last to the first: who was killed later was alive before.
+        for kill in reversed(kills):
+            decision = self._decision(kill)
+            plan = next((plan for made, plan in reversed(plans) if made <= kill.usec), None)
+            victim = kill.task_memcg or kill.group
+            # With cpusets and memory policies only some of all processes count, and which is not known.
+            if plan is not None and victim and decision.extra["constraint"] in JUDGED:
+                alive = {
+                    unit.cgroup_id
+                    for unit in plan.units
+                    if unit.candidate and (self._lives(unit) or any(_is_below(path, unit.path) for path in died))
+                }
+                said = agreement(plan, alive, victim=victim, domain=kill.oom_memcg or "/")
+                decision = replace(
+                    decision,
+                    agreement=said.verdict,
+                    planned_victim=said.planned,
+                    victim_priority=said.unit.priority,
+                )
+            died.add(victim)
+            decisions.append(decision)
+        return decisions[::-1]
+
+    def _lives(self, unit: PolicyUnit) -> bool:
+        """Holds a process, and did so since the plan was made: a cgroup of the same path may be a later one."""
+        directory = self._root + unit.path
+        try:
+            if os.stat(directory).st_ino != unit.cgroup_id:
+                return False
+            with open(f"{directory}/cgroup.events", "rb", buffering=0) as file:
+                return b"populated 1" in file.read(4096).splitlines()
+        except OSError:
+            return False
+
+    def _path(self, kill: Kill) -> str:
+        """Where its process was, empty if that is not known. Ids before names: a long name may have been cut."""
+        path = kill.task_memcg or kill.group
+        for id in reversed(kill.cgroup_ids):
+            unit = self._units.get(id)
+            if unit is not None:
+                return path if f"{path}/".startswith(f"{unit.path}/") else unit.path
+        return path
+
     def _decision(self, kill: Kill) -> Decision:
         path = kill.task_memcg or kill.group
         unit = self._unit_above(path) if path else None
@@ -316,7 +452,7 @@ class KillLedger:
         processes = list(kill.processes.values())
         first = processes[0]
         extra: dict[str, Any] = {
-            "source": "kernel-log",
+            "source": kill.source,
             "kernel_sequence": kill.sequence,
             "task": first.task,
             "constraint": kill.constraint or ("CONSTRAINT_MEMCG" if kill.memcg else "CONSTRAINT_NONE"),
@@ -328,8 +464,14 @@ class KillLedger:
             extra["uid"] = first.uid
         if first.score_adjustment is not None:
             extra["oom_score_adj"] = first.score_adjustment
+        if kill.total_pages:
+            extra["points"] = kill.points
+            extra["points_of"] = kill.total_pages
+        cgroup_id = self._cgroup_id(path, victim, unit) or _told_id(kill, victim)
+        memory = sum(item.anonymous + item.file + item.shared for item in processes)
+        number = f"kb{kill.sequence}" if kill.source == BPF else f"k{kill.sequence}"
         return Decision(
-            id=f"{self._boot_id[:16]}-k{kill.sequence}",
+            id=f"{self._boot_id[:16]}-{number}",
             boot_id=self._boot_id,
             carrier="kernel",
             trigger="kernel-oom",
@@ -341,9 +483,9 @@ class KillLedger:
             decision_usec=kill.usec,
             signal_usec=kill.last_usec,
             victim=victim,
-            victim_cgroup_id=self._cgroup_id(path, victim, unit),
+            victim_cgroup_id=cgroup_id,
             victim_priority=unit.priority if unit else 0,
-            victim_memory_before=sum(item.anonymous + item.file + item.shared for item in processes),
+            victim_memory_before=memory,
             # What the death of a process gives back for sure: file pages and shared memory may stay.
             bytes_freed=sum(item.anonymous for item in processes),
             processes=len(processes),
@@ -396,6 +538,16 @@ def oom_kills(directory: str) -> int | None:
             return parse_oom_kills(file.read(4096))
     except OSError:
         return None
+
+
+def _told_id(kill: Kill, victim: str) -> int:
+    """Id of the unit's own cgroup as BPF told it, 0 if it did not: by now the cgroup may be gone."""
+    names = kill.task_memcg.strip("/").split("/")
+    return kill.cgroup_ids[names.index(victim)] if victim in names[: len(kill.cgroup_ids)] else 0
+
+
+def _is_below(path: str, ancestor: str) -> bool:
+    return path == ancestor or path.startswith(f"{ancestor}/")
 
 
 def parse_oom_kills(text: bytes) -> int | None:

@@ -80,11 +80,11 @@ class Decision:
     carrier: str
     """"core" or "kernel" (later "bpf")"""
     trigger: str
-    """"memory-available", "memory-low", "thrash", "pressure" or "kernel-oom\""""
+    """"memory-available", "memory-low", "thrash", "pressure", "asked" or "kernel-oom\""""
     domain: str
     outcome: str
     """one of "freed", "relieved", "held", "kept", "deadline", "dry-run", "no-candidate", "failed", "gone",
-    "interrupted", "refused", "killed-by-kernel\""""
+    "interrupted", "refused", "done", "killed-by-kernel\""""
     realtime_usec: int
     """CLOCK_REALTIME of the trigger"""
     trigger_usec: int = 0
@@ -98,11 +98,16 @@ class Decision:
     """those of the ladder that were begun, in order"""
     kill_scope: str = "unit"
     flags: tuple[str, ...] = ()
-    """"restarting": the victim came back again and again; "watchdog": the other thread acted"""
+    """"restarting": the victim came back again and again; "watchdog": the other thread acted; "unmarked": systemd
+    could not be told before the kill"""
     rank_by: str = "memory"
     victim: str = ""
     victim_cgroup_id: int = 0
     victim_priority: int = 0
+    agreement: str = ""
+    """of the kernel's choice with the plan: "as-planned", "against-plan", or empty if it is not known or was ours"""
+    planned_victim: str = ""
+    """against the plan: one that the plan would have chosen before"""
     victim_memory_before: int = 0
     victim_memory_after: int = 0
     bytes_freed: int = 0

@@ -16,6 +16,7 @@ from types import MappingProxyType, TracebackType
 from typing import Any, TypeAlias
 
 from oomslice._core import ffi, lib
+from oomslice.decisions.history import History, MachineSample, UnitSample
 from oomslice.decisions.record import UNDOABLE, Candidate, Decision, StepTaken, Undo
 from oomslice.errors import ChannelError
 from oomslice.settings.model import PressureTrigger, PsiKind
@@ -30,6 +31,7 @@ TRIGGERS: Mapping[int, str] = {
     lib.OOMSLICE_TRIGGER_PRESSURE: "pressure",
     lib.OOMSLICE_TRIGGER_KERNEL: "kernel-oom",
     lib.OOMSLICE_TRIGGER_LOW: "memory-low",
+    lib.OOMSLICE_TRIGGER_ASKED: "asked",
 }
 OUTCOMES: Mapping[int, str] = {
     lib.OOMSLICE_OUTCOME_FREED: "freed",
@@ -43,6 +45,7 @@ OUTCOMES: Mapping[int, str] = {
     lib.OOMSLICE_OUTCOME_RELIEVED: "relieved",
     lib.OOMSLICE_OUTCOME_HELD: "held",
     lib.OOMSLICE_OUTCOME_KEPT: "kept",
+    lib.OOMSLICE_OUTCOME_DONE: "done",
 }
 RANKS: Mapping[int, str] = {
     lib.OOMSLICE_RANK_MEMORY: "memory",
@@ -78,6 +81,7 @@ SCOPES: Mapping[int, str] = {
 FLAGS: Mapping[int, str] = {
     lib.OOMSLICE_RECORD_RESTARTING: "restarting",
     lib.OOMSLICE_RECORD_WATCHDOG: "watchdog",
+    lib.OOMSLICE_RECORD_UNMARKED: "unmarked",
 }
 PSI_KINDS: Mapping[int, PsiKind] = {
     lib.OOMSLICE_PSI_SOME: PsiKind.SOME,
@@ -103,6 +107,16 @@ class StepRequest:
     text: str
     amount: int
     """bytes"""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A decision that is being carried out, as far as it has come."""
+
+    id: str
+    victim: str
+    steps: Sequence[tuple[str, str]]
+    """name and result of each step that is over"""
 
 
 class Ring:
@@ -160,6 +174,48 @@ class Ring:
             raise ValueError(f"record {decision.id} is not of ring {self.id:016x}")
         lib.oomslice_ring_release(self._open_data(), int(sequence))
 
+    def history(self, since_usec: int, names: Mapping[int, str]) -> History:
+        """What the core noted since then (CLOCK_MONOTONIC) of the machine, and of units that `names` knows by id."""
+        samples = ffi.new("struct oomslice_history_sample[]", lib.OOMSLICE_HISTORY_SAMPLES)
+        units = ffi.new("struct oomslice_history_unit[]", lib.OOMSLICE_HISTORY_UNITS)
+        since_usec = max(since_usec, 0)
+        samples_count = lib.oomslice_history_samples(self._open_data(), since_usec, samples)
+        units_count = lib.oomslice_history_units(self._open_data(), since_usec, units)
+        return History(
+            tuple(
+                MachineSample(
+                    usec=int(sample.at_us),
+                    memory_available=int(sample.available),
+                    swap_free=int(sample.swap_free),
+                    some_usec=int(sample.some_total_us),
+                    full_usec=int(sample.full_total_us),
+                )
+                for sample in samples[0:samples_count]
+            ),
+            tuple(
+                UnitSample(usec=int(unit.at_us), unit=names[int(unit.cgroup_id)], memory=int(unit.memory))
+                for unit in units[0:units_count]
+                if int(unit.cgroup_id) in names
+            ),
+        )
+
+    @property
+    def pressed(self) -> frozenset[int]:
+        """Ids of the cgroups of the domains that are short of memory now."""
+        self._open_data()
+        return frozenset(int(id) for id in self._header.pressed if id)
+
+    def begun(self) -> list[Begun]:
+        """The decisions that are not complete yet, with the steps that are over."""
+        found = []
+        for sequence in range(int(self._header.tail) + 1, min(int(self._header.head), int(self._header.tail) + 32) + 1):
+            record = self._record(sequence)
+            if record is None or record.state == lib.OOMSLICE_RECORD_FINAL or not record.victim_cgroup_id:
+                continue
+            steps = [(step.step, step.result) for step in _steps(record, {}) if step.result != "pending"]
+            found.append(Begun(f"{self.id:016x}-{sequence}", _text(record.victim_name), steps))
+        return found
+
     def take_request(self) -> StepRequest | None:
         """The oldest request that nobody has taken; it is ours to answer then."""
         request = ffi.new("struct oomslice_request *")
@@ -183,9 +239,14 @@ class Ring:
 
     def _domain(self, sequence: int) -> str:
         """Of the record of this sequence, while it is in the ring, else empty."""
+        record = self._record(sequence)
+        return _text(record.domain_name) if record is not None else ""
+
+    def _record(self, sequence: int) -> Any:
+        """The record of this sequence, None if it is not in the ring."""
         slot = lib.OOMSLICE_RING_HEADER_SIZE + (sequence - 1) % lib.OOMSLICE_RING_SLOTS * lib.OOMSLICE_RECORD_SIZE
-        record = ffi.cast("struct oomslice_record *", self._data + slot)
-        return _text(record.domain_name) if record.sequence == sequence else ""
+        record = ffi.cast("struct oomslice_record *", self._open_data() + slot)
+        return record if record.sequence == sequence else None
 
     def abandoned(self, own: Collection[int] = ()) -> list[int]:
         """Serials of requests that a reader before us took and did not answer; `own` are those we work on."""
@@ -326,6 +387,7 @@ def _decision(
             "domain_cgroup_id": int(record.domain_cgroup_id),
             "pressure_some_total_usec": int(pressure.some_total_us),
             "pressure_full_total_usec": int(pressure.full_total_us),
+            **({"asked_uid": int(record.asked_user)} if record.trigger == lib.OOMSLICE_TRIGGER_ASKED else {}),
         },
     )
 

@@ -10,6 +10,15 @@ from oomslice.decisions.record import Decision, StepTaken, Undo
 
 ENDED = {"terminate": "terminated", "checkpoint": "wrote to disk and ended"}
 """What was done to a unit that is gone, if it was not killed."""
+ASKED = {
+    "terminate": "told to end",
+    "freeze": "froze",
+    "throttle": "throttled",
+    "reclaim": "took memory from",
+    "warn": "warned",
+    "checkpoint": "wrote to disk and ended",
+}
+"""What was done on request, before the name of the unit."""
 IN_FORCE = {"freeze": "frozen", "throttle": "throttled"}
 TAKEN_BACK = {"freeze": "thawed", "throttle": "no longer throttled"}
 
@@ -31,6 +40,9 @@ def reason(decision: Decision) -> str:
             return f"the machine stalled ({_pressure(decision)}) with {_available(decision)}"
         case "pressure":
             return f"memory pressure reached {_pressure(decision)}"
+        case "asked":
+            uid = decision.extra.get("asked_uid", 0)
+            return f"asked for by {'root' if uid == 0 else f'user {uid}'}"
         case "kernel-oom":
             if decision.extra.get("constraint") == "CONSTRAINT_MEMCG":
                 return "its memory limit was reached"
@@ -50,8 +62,17 @@ def undo_sentence(decision: Decision, undo: Undo) -> str:
             parts.append(f"could not be undone ({name}: {os.strerror(error)})")
         else:
             parts.append(f"is {TAKEN_BACK[name]} after {duration(max(0, undo.usec - steps[0].begin_usec))}")
-    where = "the machine" if decision.domain == "-.slice" else decision.domain
-    return f"{decision.victim} {' and '.join(parts) or 'is as it was before'}: {where} is calm"
+    where = "the machine is calm" if decision.domain == "-.slice" else f"{decision.domain} is calm"
+    why = "it was released" if decision.trigger == "asked" else where
+    return f"{decision.victim} {' and '.join(parts) or 'is as it was before'}: {why}"
+
+
+def step_sentence(decision: Decision, number: int) -> str:
+    """One step in one line: "hog.service: throttle 210.0 MiB done, 2500 ms after the trigger (step 4 of 5)"."""
+    step = decision.steps[number]
+    began = step.begin_usec and decision.trigger_usec
+    when = f", {duration(max(0, step.begin_usec - decision.trigger_usec))} after the trigger" if began else ""
+    return f"{decision.victim}: {step_text(step)}{when} (step {number + 1} of {len(decision.steps)})"
 
 
 def climbed(decision: Decision) -> str:
@@ -110,6 +131,8 @@ def _done(decision: Decision) -> str:
     match decision.outcome:
         case "freed" | "deadline" | "kept":
             return f"oomslice {ENDED.get(decision.step, 'killed')} {victim}{_before(decision)}"
+        case "done":
+            return f"oomslice {ASKED.get(decision.step, f'did {decision.step} for')} {victim}"
         case "held":
             return f"oomslice froze {victim}{_before(decision)} and holds it"
         case "relieved":
@@ -141,7 +164,11 @@ def _done(decision: Decision) -> str:
                 f"oomslice chose {decision.victim} and left it alone, because it holds a process that is never touched,"
             )
         case "killed-by-kernel":
-            return f"The kernel killed {_killed_by_kernel(decision)} in {decision.victim}"
+            against = (
+                f", against the plan: {decision.planned_victim} was to go first" if decision.planned_victim else ""
+            )
+            planned = ", as planned" if decision.agreement == "as-planned" else against
+            return f"The kernel killed {_killed_by_kernel(decision)} in {decision.victim}{planned}"
         case other:
             return f"oomslice chose {decision.victim or 'nobody'} ({other})"
 

@@ -20,7 +20,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+from oomslice.decisions.history import History
 from oomslice.decisions.record import Decision, Undo
+from oomslice.decisions.statistics import Figures
 from oomslice.errors import NoSuchDecisionError, StoreError
 from oomslice.settings.model import Problem, Severity, Source
 
@@ -31,6 +33,8 @@ FILE_MODE = 0o640
 BUSY_TIMEOUT_S = 5.0
 MAXIMUM_BYTES = 64 << 20
 """Default bound of the file's content, whatever the number of decisions: one with 256 candidates takes about 25 kB."""
+HISTORIES_MAX = 256
+"""Of so many decisions, the newest, the figures around them are kept: some 10 kB each."""
 INTEGER_MAX = (1 << 63) - 1
 """SQLite's integers are signed; D-Bus and the core send unsigned ones."""
 
@@ -49,6 +53,8 @@ CREATE TABLE state (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
 """
+HISTORIES = "CREATE TABLE IF NOT EXISTS histories (id TEXT PRIMARY KEY, data BLOB NOT NULL)"
+"""Made when it is not there: a store of before it had one stays what it is."""
 
 Result = TypeVar("Result")
 List = list
@@ -123,6 +129,50 @@ class DecisionStore:
         if not found:
             raise NoSuchDecisionError(f"there is no decision {id!r}; `oomslicectl decisions` lists those that are kept")
         return found[0]
+
+    def add_history(self, id: str, history: History) -> bool:
+        """Stores the figures around a decision, in place of earlier ones; False if there is no such decision.
+
+        Raises StoreError: nothing was stored.
+        """
+        data = history.thinned().to_bytes()
+
+        def insert(connection: sqlite3.Connection) -> bool:
+            with _transaction(connection):
+                if not connection.execute("SELECT 1 FROM decisions WHERE id = ?", (id,)).fetchall():
+                    return False
+                connection.execute("INSERT OR REPLACE INTO histories VALUES (?, ?)", (id, data))
+                connection.execute(
+                    "DELETE FROM histories WHERE id NOT IN (SELECT decisions.id FROM decisions"
+                    " JOIN histories USING (id) ORDER BY number DESC LIMIT ?)",
+                    (HISTORIES_MAX,),
+                )
+                return True
+
+        return self._run(insert)
+
+    def history(self, id: str) -> History:
+        """The figures around a decision; empty if none are kept. Raises NoSuchDecisionError, StoreError."""
+        self.get(id)
+        row = self._run(
+            lambda connection: connection.execute("SELECT data FROM histories WHERE id = ?", (id,)).fetchone()
+        )
+        try:
+            return History.from_bytes(row[0]) if row is not None else History()
+        except (ValueError, TypeError) as error:
+            LOGGER.warning("the figures around decision %s cannot be read: %s", id, error)
+            return History()
+
+    def figures(self, after: int, limit: int) -> List[Figures]:
+        """What is counted of the oldest `limit` decisions stored after the one of that number. Raises StoreError."""
+        rows = self._run(
+            lambda connection: connection.execute(
+                "SELECT number, data FROM decisions WHERE number > ? ORDER BY number LIMIT ?",
+                (_integer(after), _integer(limit)),
+            ).fetchall()
+        )
+        # Out of the lock: who stores a decision does not wait for who counts thousands.
+        return [_figures(number, data) for number, data in rows]
 
     def count(self) -> int:
         """How many decisions are kept. Raises StoreError."""
@@ -241,6 +291,7 @@ class DecisionStore:
             # Touches the tables, so that a file with the right header and other content is found out now.
             connection.execute("SELECT id, realtime_usec, announced, data FROM decisions LIMIT 1").fetchone()
             connection.execute("SELECT key, value FROM state LIMIT 1").fetchone()
+            connection.execute(HISTORIES)
         except sqlite3.OperationalError as error:
             connection.close()
             if "no such" in str(error) or "malformed" in str(error):
@@ -325,6 +376,22 @@ def _decisions(rows: list[tuple[str]]) -> list[Decision]:
         except (ValueError, TypeError, AttributeError):
             LOGGER.warning("a stored decision cannot be read: %.200r", data)
     return decisions
+
+
+def _figures(number: int, data: str) -> Figures:
+    """Of a record that cannot be read, that there was one."""
+    try:
+        record = json.loads(data)
+    except (ValueError, RecursionError, TypeError):
+        record = None
+    if not isinstance(record, dict):
+        record = {}
+    unit, step, carrier, outcome = (str(record.get(name) or "") for name in ("victim", "step", "carrier", "outcome"))
+    usecs = (
+        value if isinstance(value := record.get(f"{name}_usec"), int) else 0
+        for name in ("trigger", "signal", "death", "memory_back")
+    )
+    return Figures(number, unit, step, carrier, outcome, *usecs)
 
 
 def _integer(value: int) -> int:
