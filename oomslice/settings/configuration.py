@@ -16,10 +16,12 @@ from types import MappingProxyType
 import yaml
 
 from oomslice.settings.keys import (
+    CARRIER_PARSERS,
     INTEGER_FIELDS,
     LIMIT_PARSERS,
     MACHINE_PARSERS,
     SETTING_PARSERS,
+    YAML_CARRIER_KEYS,
     YAML_LIMIT_KEYS,
     YAML_MACHINE_KEYS,
     YAML_SETTING_KEYS,
@@ -27,6 +29,7 @@ from oomslice.settings.keys import (
 )
 from oomslice.settings.model import (
     Amount,
+    CarrierSwitches,
     Configuration,
     Limits,
     MachineTriggers,
@@ -42,11 +45,12 @@ from oomslice.settings.unitname import CGROUP_TYPES, UNIT_NAME_MAX
 from oomslice.settings.values import RESERVE_PERMYRIAD_MAX, BadValueError, parse_tier_name, shown
 from oomslice.settings.yamltext import Document, Refused, YamlTextError, line
 
-SECTIONS = ("tiers", "rules", "machine", "limits")
+SECTIONS = ("tiers", "rules", "machine", "limits", "carriers", "policy")
 MANAGERS = ("system", "user")
 
 _TIER_KEYS = {key: name for key, name in YAML_SETTING_KEYS.items() if name != "tier"}
 _RULE_ONLY_KEYS = ("match", "manager")
+_POLICY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _LEADING_ZERO = re.compile(r"[+-]?0[0-9_]+")
 
 
@@ -79,6 +83,8 @@ class _Parts:
     rules: list[Rule] = field(default_factory=list)
     machine: _Assigned = field(default_factory=_Assigned)
     limits: _Assigned = field(default_factory=_Assigned)
+    policy: tuple[str, Source] | None = None
+    carriers: _Assigned = field(default_factory=_Assigned)
 
 
 def parse_configuration(files: Sequence[tuple[str, str]]) -> tuple[Configuration, tuple[Problem, ...]]:
@@ -89,7 +95,8 @@ def parse_configuration(files: Sequence[tuple[str, str]]) -> tuple[Configuration
     problems: list[Problem] = []
     tiers: dict[str, _Assigned] = {}
     rules: list[Rule] = []
-    machine, limits = _Assigned(), _Assigned()
+    machine, limits, carriers = _Assigned(), _Assigned(), _Assigned()
+    policy = ("", Source("", 0))
     for file, text in files:
         reader = _Reader(file)
         try:
@@ -105,10 +112,14 @@ def parse_configuration(files: Sequence[tuple[str, str]]) -> tuple[Configuration
         rules += parts.rules
         machine.update(parts.machine)
         limits.update(parts.limits)
+        carriers.update(parts.carriers)
+        policy = parts.policy or policy
     known = MappingProxyType({name: assigned.settings() for name, assigned in tiers.items()})
     checked = tuple(_with_known_tier(rule, known, problems) for rule in rules)
     triggers = _machine(machine, problems)
-    return Configuration(known, checked, triggers, _limits(limits)), tuple(problems)
+    written = {name: value for name, value in carriers.values.items() if value is not None}
+    switches = CarrierSwitches(**written)  # type: ignore[arg-type]
+    return Configuration(known, checked, triggers, _limits(limits), *policy, carriers=switches), tuple(problems)
 
 
 def _with_known_tier(rule: Rule, tiers: Mapping[str, UnitSettings], problems: list[Problem]) -> Rule:
@@ -236,11 +247,28 @@ class _Reader:
                 parts.machine = self._assignments(node, YAML_MACHINE_KEYS, MACHINE_PARSERS)
             elif key == "limits":
                 parts.limits = self._assignments(node, YAML_LIMIT_KEYS, LIMIT_PARSERS)
+            elif key == "policy":
+                parts.policy = self._policy(key_node, node)
+            elif key == "carriers":
+                parts.carriers = self._assignments(node, YAML_CARRIER_KEYS, CARRIER_PARSERS)
             elif not key.lower().startswith("x-"):  # a place for anchors of one's own, as X- is in unit files
                 self._section = ""
                 self._unknown(key, key_node, SECTIONS)
             self._section = ""
         return parts
+
+    def _policy(self, key_node: yaml.Node, node: yaml.Node) -> tuple[str, Source] | None:
+        """None if the value is wrong: then what an earlier file said holds."""
+        name = self._document.scalar(node)
+        self._section = ""
+        if isinstance(name, Refused):
+            self._problem(name.line, "policy", "", f"{name.message}. The value is ignored")
+            return None
+        if name and not _POLICY_NAME.fullmatch(name):
+            message = "is no name of a policy; use letters, digits, dots, underscores and hyphens, at most 64"
+            self._problem(line(key_node), "policy", name, f"{message}. The value is ignored")
+            return None
+        return name, Source(self._file, line(key_node))
 
     def _tiers(self, node: yaml.Node, parts: _Parts) -> None:
         for name, name_node, keys in self._pairs(node, "tiers"):

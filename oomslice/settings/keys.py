@@ -63,9 +63,13 @@ LIMIT_PARSERS: Mapping[str, Parser] = MappingProxyType(
         "decisions_max": parse_decisions_max,
         "leave_to_systemd_oomd": parse_boolean,
         "reserve": parse_reserve,
+        "mark_kills": parse_boolean,
     }
 )
 """Field of Limits -> parser."""
+
+CARRIER_PARSERS: Mapping[str, Parser] = MappingProxyType({"score_adj": parse_boolean})
+"""Field of CarrierSwitches -> parser."""
 
 INTEGER_FIELDS = frozenset({"priority", "decisions_max"})
 
@@ -86,11 +90,16 @@ YAML_MACHINE_KEYS: Mapping[str, str] = MappingProxyType(
     {field.replace("_", "-"): field for field in MACHINE_PARSERS},
 )
 
+YAML_CARRIER_KEYS: Mapping[str, str] = MappingProxyType(
+    {field.replace("_", "-"): field for field in CARRIER_PARSERS},
+)
+
 YAML_LIMIT_KEYS: Mapping[str, str] = MappingProxyType(
     {
         "death-deadline-sec": "death_deadline_usec",
         "decisions-max": "decisions_max",
         "leave-to-systemd-oomd": "leave_to_systemd_oomd",
         "reserve": "reserve",
+        "mark-kills": "mark_kills",
     }
 )

@@ -238,8 +238,18 @@ class Limits:
     """units marked ManagedOOM*=kill are left to systemd-oomd while it runs"""
     reserve: Amount = Amount(bytes=0)
     """locked by the core, and given back to the kernel at a decision"""
+    mark_kills: bool = True
+    """systemd is told of kills, by the attributes that systemd-oomd writes"""
     sources: Mapping[str, Source] = field(default_factory=lambda: MappingProxyType({}), compare=False)
     """Field name -> where its value was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class CarrierSwitches:
+    """What of the plan is brought into the kernel (YAML: `carriers:`)."""
+
+    score_adj: bool = True
+    """processes get an oom_score_adj by which the kernel's own killer follows the priorities"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,3 +260,7 @@ class Configuration:
     rules: tuple[Rule, ...] = ()
     machine: MachineTriggers = MachineTriggers()
     limits: Limits = Limits()
+    policy: str = ""
+    """name of an entry point of the group oomslice.policies; empty: the built-in ranking alone"""
+    policy_source: Source = Source("", 0)
+    carriers: CarrierSwitches = CarrierSwitches()

@@ -10,7 +10,7 @@ from oomslice.settings.configuration import parse_configuration, unknown_tier
 from oomslice.settings.keys import UNIT_FILE_KEY_OF, YAML_KEY_OF
 from oomslice.settings.model import Configuration, Problem, Severity, Source, UnitSettings
 from oomslice.settings.steps import STEPS, format_actions, with_end
-from oomslice.settings.unitfile import SECTION, parse_unit_files
+from oomslice.settings.unitfile import SECTION, Assignment, parse_lines, parse_unit_files
 from oomslice.settings.unitname import CGROUP_TYPES, UNIT_TYPES
 
 
@@ -21,6 +21,7 @@ def verify_unit_files(files: Sequence[tuple[str, str]], configuration: Configura
     """
     settings, problems = parse_unit_files(files)
     found = [*problems, *_settings_notices(settings, SECTION, UNIT_FILE_KEY_OF), *_file_notices(files)]
+    found += _score_notices(files, settings)
     if settings.tier is not None and settings.tier not in configuration.tiers:
         message = unknown_tier(settings.tier, configuration.tiers) + " The other keys hold"
         found.append(Problem(settings.sources["tier"], SECTION, "Tier", settings.tier, message))
@@ -79,6 +80,20 @@ def _file_notices(files: Sequence[tuple[str, str]]) -> Iterator[Problem]:
             first = min(source.line for source in settings.sources.values())
             message = f"[{SECTION}] has no effect in a {kind} unit; oomslice reads slices, services and scopes"
             yield Problem(Source(file, first), SECTION, "", "", message, Severity.NOTICE)
+
+
+def _score_notices(files: Sequence[tuple[str, str]], settings: UnitSettings) -> Iterator[Problem]:
+    """Two words for one thing: without OOMScoreAdjust= the kernel's own killer would follow the priority."""
+    last: Problem | None = None
+    key = next((UNIT_FILE_KEY_OF[name] for name in ("protect", "priority") if getattr(settings, name)), "")
+    for file, text in files:
+        for item in parse_lines(text):
+            if isinstance(item, Assignment) and (item.section, item.key) == ("Service", "OOMScoreAdjust"):
+                message = f"is kept: the kernel's own killer follows it, and not {key}="
+                source = Source(file, item.line)
+                last = Problem(source, "Service", item.key, item.value, message, Severity.NOTICE)
+    if last is not None and key and last.value.strip("+-0"):
+        yield last
 
 
 def _unit_type(file: str) -> str | None:
