@@ -57,6 +57,12 @@ class KernelError(OomsliceError, OSError):
     bus_name = "org.oomslice1.Error.Kernel"
 
 
+class RefusedError(OomsliceError):
+    """The core does not do what it was asked to; the text says why."""
+
+    bus_name = "org.oomslice1.Error.Refused"
+
+
 class StoreError(OomsliceError):
     """The decision store cannot be read or written."""
 
@@ -67,6 +73,12 @@ class NoSuchDecisionError(OomsliceError):
     """No decision has this id."""
 
     bus_name = "org.oomslice1.Error.NoSuchDecision"
+
+
+class InvalidSettingError(OomsliceError):
+    """A key or value that was to be set is none. The text names both, and what would be right."""
+
+    bus_name = "org.oomslice1.Error.InvalidSetting"
 
 
 class NoSuchUnitError(OomsliceError):

@@ -18,8 +18,8 @@ MESSAGE_MAX = 8192
 TEXT_MAX = 4096
 RESULTS = ("done", "failed", "late", "unavailable", "needless")
 """How a request ends; in core/ring.h OOMSLICE_RESULT_ with the same words."""
-KINDS = ("hello", "warn", "purge", "checkpoint", "start")
-"""`hello` asks for nothing: whoever starts the service ahead of need sends it."""
+KINDS = ("hello", "warn", "purge", "checkpoint", "start", "tell", "set")
+"""`hello` asks for nothing: whoever starts the service ahead of need sends it. `tell` is a line for the journal."""
 NUMBERS = ("number", "deadline_usec", "cgroup_id", "amount", "error")
 """The keys whose values are numbers; the others are texts."""
 
@@ -44,11 +44,11 @@ class ActionRequest(NamedTuple):
     """its path below the cgroup mount, beginning with a slash"""
     cgroup_id: int = 0
     text: str = ""
-    """PATH, DIR or UNIT of the step"""
+    """PATH, DIR or UNIT of the step; of tell, the line; of set, settings, one on each line"""
     amount: int = 0
-    """bytes to free, 0 for all"""
+    """bytes to free, 0 for all; of `set`, 1 until the next boot"""
     outcome: str = ""
-    """of the decision, for OnDecision= only: then the unit's environment is written first"""
+    """of the decision, for OnDecision=: then the unit's environment is written first; and for tell"""
     domain: str = ""
     step: str = ""
 

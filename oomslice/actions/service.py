@@ -17,7 +17,7 @@ import struct
 import sys
 import time
 
-from oomslice.actions import checkpoint, checks, purge, systemd, warn
+from oomslice.actions import assign, checkpoint, checks, purge, systemd, warn
 from oomslice.actions.messages import (
     DEFAULT_SOCKET,
     MESSAGE_MAX,
@@ -218,6 +218,8 @@ class Service:
         child.answered = True
         self._send(child.connection, answer)
         request = child.request
+        if request.kind == "tell" and answer.result == "done":
+            return  # the line itself stands in the journal
         about = f" of {request.unit}" if request.unit else ""
         detail = f" ({os.strerror(answer.error)})" if answer.error else ""
         detail += f": {answer.detail}" if answer.detail else ""
@@ -262,6 +264,12 @@ def carry_out(request: ActionRequest, deadline: float, path: str = checks.PROGRA
             result, error, detail = warn.warn(main_process, request.cgroup)
         elif request.kind == "start":
             result, error, detail = systemd.start(request, deadline, checks.program("systemctl", path))
+        elif request.kind == "tell":
+            from oomslice.actions import tell  # what it imports is needed by nobody else here
+
+            result, error, detail = tell.tell(request)
+        elif request.kind == "set":
+            result, error, detail = assign.assign(request, deadline, checks.program("systemctl", path))
         elif request.kind == "checkpoint":
             result, error, detail = checkpoint.dump(request, deadline, path)
         else:
@@ -269,7 +277,10 @@ def carry_out(request: ActionRequest, deadline: float, path: str = checks.PROGRA
     except checks.CheckError as refused:
         missing = request.kind == "checkpoint" and refused.error == errno.ENOENT
         result, error = "unavailable" if missing else "failed", refused.error
-        detail = f"{request.text or request.kind} {refused}"
+        subject = (
+            "" if request.kind == "set" else request.unit if request.kind == "tell" else request.text or request.kind
+        )
+        detail = f"{subject} {refused}".strip()
     except TimeoutError as late:
         result, error, detail = "late", errno.ETIME, str(late)
     except OSError as failed:

@@ -7,6 +7,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
+from oomslice.daemon.tell import UnitJournal
+from oomslice.decisions.history import BEFORE_USEC
 from oomslice.decisions.journal import JournalSender
 from oomslice.decisions.record import Decision, Undo
 from oomslice.decisions.ring import NO_TEXTS, Ring, Texts
@@ -27,14 +29,24 @@ class Collector:
         boot_id: str,
         emit: Callable[[Decision], Awaitable[None]],
         start: Callable[[Decision], Awaitable[None] | None] = lambda decision: None,
+        undone: Callable[[Decision], None] = lambda decision: None,
+        units: UnitJournal | None = None,
+        named: Callable[[Decision], Decision] = lambda decision: decision,
     ) -> None:
-        """`start` is what is still to be done for a decision once it is told, None if nothing (OnDecision=)."""
+        """`start` is what is still to be done for a decision once it is told, None if nothing (OnDecision=); `undone`
+        is told of one whose steps were taken back, and `units` has the journals of units told of both.
+        `named` adds what the core does not know."""
         self._store = store
         self._journal = journal
         self._boot_id = boot_id
         self._emit = emit
         self._start = start
+        self._told_undone = undone
+        self._units = units
+        self._named = named
         self._starting: dict[str, asyncio.Task[None]] = {}
+        self._recent: dict[str, int] = {}
+        """id -> trigger, of decisions whose history is not over yet"""
 
     def collect(self, ring: Ring, names: Mapping[int, str], texts: Mapping[int, Texts] = NO_TEXTS) -> int:
         """Stores what the ring holds; returns how many decisions were new. If that fails, they stay in the ring."""
@@ -44,18 +56,36 @@ class Collector:
                 if isinstance(item, Undo):
                     self._undone(item)
                 else:
-                    new += self._store.add(item)
+                    new += self._store.add(self._named(item))
+                    self._recent[item.id] = item.trigger_usec
+                    self._keep_history(ring, names, item.id)
             except StoreError as error:
                 log.error("record %s stays in the ring: %s", item.id, error)
                 break
             ring.release(item)
         return new
 
+    def follow(self, ring: Ring, names: Mapping[int, str]) -> None:
+        """Stores the figures around the last decisions again, with what came after them. Then they are left alone."""
+        for id in tuple(self._recent):
+            self._keep_history(ring, names, id)
+        self._recent.clear()
+
+    def _keep_history(self, ring: Ring, names: Mapping[int, str], id: str) -> None:
+        """A decision without its figures is a decision all the same."""
+        try:
+            self._store.add_history(id, ring.history(self._recent[id] - BEFORE_USEC, names))
+        except StoreError as error:
+            log.warning("the figures around decision %s are not kept: %s", id, error)
+
     def _undone(self, undo: Undo) -> None:
         """A decision that is no longer kept needs no end. The journal is told once, and not again if it is stuck."""
         decision = self._store.undo(undo)
         if decision is not None:
             self._journal.send_undo(decision, undo)
+            self._told_undone(decision)
+            if self._units is not None:
+                self._units.undone(decision, undo)
 
     async def announce(self) -> bool:
         """Tells journal and bus of every stored decision that they have not heard of. False: try again later."""
@@ -67,6 +97,8 @@ class Collector:
                     continue
                 if not self._journal.send(decision):
                     return False
+                if self._units is not None:
+                    self._units.decision(decision)
                 await self._emit(decision)
                 started = self._start(decision)
                 if started is None:

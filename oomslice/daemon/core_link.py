@@ -7,7 +7,8 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from oomslice.daemon.backend import Status
 from oomslice.daemon.planner import Prepared
@@ -30,11 +31,20 @@ NAMES_MAX = 10_000
 """Of so many cgroups, those of earlier plans included, the names are kept."""
 
 
+class Told(Protocol):
+    """Who is told of what happens before a decision is complete: see BusService."""
+
+    def pressure(self, domain: str, begins: bool) -> None: ...
+
+    def steps(self, decision: str, unit: str, steps: Sequence[tuple[str, str]]) -> None: ...
+
+
 class CoreLink:
     """`collect(ring, names, texts)` is called whenever the ring may hold something; `names` maps cgroup ids to unit
     names, and `texts` to what stands in the steps of their ladders.
     `refused()` is called when a reconnected core does not take the plan that was kept for it: a newer one is needed.
-    `requests` does what the core asks for in the ring."""
+    `requests` does what the core asks for in the ring. `changed()` is called when it came, went or took a plan;
+    `told` hears of what happens before a decision is complete."""
 
     def __init__(
         self,
@@ -43,12 +53,16 @@ class CoreLink:
         collect: Callable[[Ring, dict[int, str], dict[int, dict[str, list[str]]]], None],
         refused: Callable[[], None],
         requests: RequestHandler,
+        changed: Callable[[], None] = lambda: None,
+        told: Told | None = None,
     ) -> None:
         self._path = path
         self._status = status
         self._collect = collect
         self._refused = refused
         self._requests = requests
+        self._changed = changed
+        self._told = told
         self._channel: CoreChannel | None = None
         self._ring: Ring | None = None
         self._event_fd = -1
@@ -56,6 +70,7 @@ class CoreLink:
         self._in_force = 0
         self._names: dict[int, str] = {}
         self._texts: dict[int, dict[str, list[str]]] = {}
+        self._pressed: frozenset[int] = frozenset()
         self._handover = asyncio.Lock()
         self._reserve = 0
         self._looks: asyncio.Task[None] | None = None
@@ -101,6 +116,19 @@ class CoreLink:
                 self._status.core = await self._channel.state()
                 self._look_again()
 
+    async def act(self, cgroup_id: int, step: tuple[int, int, bytes], uid: int) -> str:
+        """Has one step begun upon a unit, on behalf of a user; the decision's id. Raises RefusedError, ChannelError."""
+        if self._channel is None or self._ring is None:
+            raise ChannelError("oomslice-core is not connected: systemctl status oomslice-core.service")
+        ring = self._ring.id
+        return f"{ring:016x}-{await self._channel.act(cgroup_id, step, uid)}"
+
+    async def release(self, cgroup_id: int) -> None:
+        """Has what steps did to a cgroup undone. Raises RefusedError, ChannelError."""
+        if self._channel is None:
+            raise ChannelError("oomslice-core is not connected: systemctl status oomslice-core.service")
+        await self._channel.release(cgroup_id)
+
     def collect(self) -> None:
         """Empties the ring into the store."""
         if self._ring is not None:
@@ -125,6 +153,7 @@ class CoreLink:
         self._ring = Ring(hello.ring_fd)
         asyncio.get_running_loop().add_reader(self._event_fd, self._ring_rang)
         self._requests.adopt(self._ring)
+        self._observe()
         self.collect()
 
     def _ring_rang(self) -> None:
@@ -132,7 +161,20 @@ class CoreLink:
             os.read(self._event_fd, 8)
         # First what the core waits for.
         self._requests.serve()
+        self._observe()
         self.collect()
+
+    def _observe(self) -> None:
+        """Tells of what changes while a decision is being carried out: pressure, and steps that are over."""
+        if self._told is None:
+            return
+        pressed = self._ring.pressed if self._ring is not None else frozenset()
+        for id in sorted(pressed ^ self._pressed):
+            self._told.pressure(self._names.get(id, f"cgroup:{id}"), id in pressed)
+        self._pressed = pressed
+        self._status.pressed = sorted(self._names.get(id, f"cgroup:{id}") for id in pressed)
+        for begun in self._ring.begun() if self._ring is not None else ():
+            self._told.steps(begun.id, begun.victim, begun.steps)
 
     async def _hand_over(self) -> None:
         async with self._handover:
@@ -145,7 +187,7 @@ class CoreLink:
                 try:
                     await channel.send_plan(plan_fd, len(prepared.data), prepared.generation, prepared.descriptors)
                 except PlanError as error:
-                    self._status.plan_error = str(error)
+                    self._status.plan_error = self._status.refused = str(error)
                     raise
                 finally:
                     os.close(plan_fd)
@@ -154,6 +196,7 @@ class CoreLink:
                 self._status.plan_error = ""
             self._status.core = await channel.state()
             self._look_again()
+        self._changed()
 
     def _look_again(self) -> None:
         """Follows the reserve until it is held, or for a while."""
@@ -193,3 +236,5 @@ class CoreLink:
             self._requests.drop()
             self._ring.close()
             self._ring = None
+            self._observe()
+        self._changed()

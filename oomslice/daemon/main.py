@@ -12,26 +12,38 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from oomslice import __version__
 from oomslice.actions.client import ActionsClient
 from oomslice.actions.messages import DEFAULT_SOCKET as ACTIONS_SOCKET
 from oomslice.bus.service import BusService
+from oomslice.carriers.bpf import OBSERVE, BpfCarrier
+from oomslice.carriers.core import CoreCarrier
+from oomslice.carriers.kernel import KernelCarrier
+from oomslice.carriers.model import Carrier
+from oomslice.carriers.score_adj import DEFAULT_SOCKET as SCORES_SOCKET
+from oomslice.carriers.score_adj import ScoreAdjCarrier
 from oomslice.cgroups.tree import CgroupTree
 from oomslice.cgroups.watch import CgroupWatch
 from oomslice.daemon.backend import DaemonBackend, Status
 from oomslice.daemon.collector import Collector
+from oomslice.daemon.commands import Commands
 from oomslice.daemon.core_link import CoreLink
 from oomslice.daemon.follow import follow_units
 from oomslice.daemon.notify import notify, notify_reloading, watchdog
 from oomslice.daemon.on_decision import OnDecision
+from oomslice.daemon.owners import Owners
 from oomslice.daemon.planner import Planner
 from oomslice.daemon.requests import RequestHandler
+from oomslice.daemon.tell import UnitJournal
+from oomslice.decisions.facts import Facts
 from oomslice.decisions.journal import JournalSender
 from oomslice.decisions.kernel import KernelKills
+from oomslice.decisions.record import Decision
 from oomslice.decisions.ring import Ring
 from oomslice.decisions.store import DecisionStore
-from oomslice.errors import OomsliceError, PlanError
+from oomslice.errors import ChannelError, OomsliceError, PlanError
 from oomslice.plan.channel import DEFAULT_SOCKET
 from oomslice.units.client import UnitsClient
 
@@ -40,6 +52,8 @@ log = logging.getLogger("oomsliced")
 SETTLE_SEC = 0.02
 """Units come in bursts (a target, a session): one plan for a burst, but no unit waits longer than this for its plan."""
 ANNOUNCE_RETRY_SEC = 5.0
+FOLLOW_SEC = 10.0
+"""After a decision its figures are stored once more, with how the memory came back."""
 READY_SEC = 30.0
 """After this long without a first plan the service counts as started: the core acts on its stored one."""
 RETRY_SEC = 0.5
@@ -59,18 +73,54 @@ class Daemon:
         self._store = DecisionStore(
             Path(options.state) / "decisions.sqlite", self._planner.configuration.limits.decisions_max
         )
-        self._backend = DaemonBackend(self._planner, self._store, self._status, self.reload)
+        self._kernel = KernelKills(self._tree.root, self._store, boot_id, self._kernel_killed, facts=Facts())
+        self._observe = BpfCarrier("observe", OBSERVE, acts=False, problem=lambda: self._kernel.bpf_error)
+        scores = ScoreAdjCarrier(
+            self._tree,
+            lambda: self._planner.configuration.carriers.score_adj,
+            self.carriers_changed,
+            path=options.scores_socket,
+        )
+        self._carriers: tuple[Carrier, ...] = (
+            CoreCarrier(lambda: self._status.core, lambda: self._status.refused),
+            scores,
+            KernelCarrier(self._kernel),
+            self._observe,
+        )
+        self._again: asyncio.TimerHandle | None = None
+        self._told: list[dict[str, Any]] = []
+        """what the bus was told of the carriers"""
+        self._actions = ActionsClient(options.actions_socket)
+        self._commands = Commands(self._actions, self._replan, self.reload, lambda: self._core)
+        self._backend = DaemonBackend(
+            self._planner, self._store, self._status, self._commands, self._carriers, scores.described
+        )
         self._bus = BusService(self._backend)
         self._journal = JournalSender()
-        self._actions = ActionsClient(options.actions_socket)
         self._on_decision = OnDecision(self._actions)
         self._requests = RequestHandler(self._actions, self._bus.warn, self._cgroup_path)
+        self._unit_journal = UnitJournal(self._actions)
+        self._owners = Owners()
         self._collector = Collector(
-            self._store, self._journal, boot_id, self._bus.decision_made, self._on_decision.start
+            self._store,
+            self._journal,
+            boot_id,
+            self._tell,
+            self._on_decision.start,
+            self._bus.decision_undone,
+            self._unit_journal,
+            self._owners.named,
         )
         self._status.dropped = self._dropped
-        self._core = CoreLink(options.socket, self._status, self._collect, self.units_changed, self._requests)
-        self._kernel = KernelKills(self._tree.root, self._store, boot_id, lambda _: self._stored.set())
+        self._core = CoreLink(
+            options.socket,
+            self._status,
+            self._collect,
+            self.units_changed,
+            self._requests,
+            self.carriers_changed,
+            self._bus,
+        )
         self._watch = CgroupWatch(self._tree, self.units_changed)
         self._changed = asyncio.Event()
         self._stored = asyncio.Event()
@@ -122,9 +172,13 @@ class Daemon:
     async def reload(self) -> None:
         """Reads YAML and units again; returns when the plan they make is in force or refused. Raises PlanError."""
         self._planner.reload()
+        await self._replan()
+        await self._bus.configuration_changed()
+
+    async def _replan(self) -> None:
+        """Reads units and their settings again; returns when the plan they make is in force. Raises PlanError."""
         self.units_changed(full=True)
         await self._next_plan()
-        await self._bus.configuration_changed()
         if self._status.plan_error:
             raise PlanError(self._status.plan_error)
 
@@ -166,23 +220,56 @@ class Daemon:
         prepared = await self._planner.prepare(full=full)
         policy = prepared.policy
         await self._core.offer(prepared)
+        self._plan_again(self._planner.again_sec)
         self._on_decision.follow(policy)
-        self._kernel.follow(policy)
-        self._status.kernel_log = self._kernel.log_readable
+        self._owners.follow(policy)
+        for carrier in self._carriers:
+            carrier.follow(policy, prepared.descriptors)
         self._watch.follow(policy)
         if self._planner.problems != problems:
             for problem in self._planner.problems:
                 if problem not in problems:
                     log.warning("%s", problem)
             await self._bus.configuration_changed()
+        self._tell_carriers(self._backend.carriers())
         await self._bus.state_changed()
+
+    def _plan_again(self, after_sec: float | None) -> None:
+        """A policy that could not be used may be later."""
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+        if after_sec is not None:
+            self._again = asyncio.get_running_loop().call_later(after_sec, self.units_changed)
+
+    def carriers_changed(self) -> None:
+        """A carrier came, went, or has acted: the bus is told, unless it knows."""
+        states = self._backend.carriers()
+        if states != self._told:
+            self._tell_carriers(states)
+            self._bus.carriers_changed()
+
+    def _tell_carriers(self, states: list[dict[str, Any]]) -> None:
+        """The journal is told of those that came or went, and the bus is about to be."""
+        before = {state["Name"]: state["Active"] for state in self._told}
+        for state in states:
+            if state["Active"] != before.get(state["Name"]):
+                self._journal.send_carrier(state["Name"], state["Active"], state["Detail"], state["LastError"])
+        self._told = states
 
     def _collect(self, ring: Ring, names: dict[int, str], texts: dict[int, dict[str, list[str]]]) -> None:
         if not ring.pending:
             return
         # A unit that is younger than the plan is known to neither: what the tree says now is better than its number.
-        if self._collector.collect(ring, {**self._tree.names(), **names}, texts):
+        names = {**self._tree.names(), **names}
+        if self._collector.collect(ring, names, texts):
             self._stored.set()
+            asyncio.get_running_loop().call_later(FOLLOW_SEC, self._follow, ring, names)
+
+    def _follow(self, ring: Ring, names: dict[int, str]) -> None:
+        # The core may have died meanwhile: then what came after the decision is not known.
+        with contextlib.suppress(ChannelError):
+            self._collector.follow(ring, names)
 
     async def _announce(self) -> None:
         while True:
@@ -192,6 +279,15 @@ class Daemon:
                 await asyncio.wait_for(self._stored.wait(), None if told else ANNOUNCE_RETRY_SEC)
             self._stored.clear()
             await self._core.refresh()
+            self.carriers_changed()
+
+    def _kernel_killed(self, _: Decision) -> None:
+        self._observe.look()
+        self._stored.set()
+
+    async def _tell(self, decision: Decision) -> None:
+        await self._bus.decision_made(decision)
+        self._commands.decided(decision)
 
     def _cgroup_path(self, cgroup_id: int) -> str:
         """Where the cgroup of a unit of the plan is, below the cgroup root; empty if the plan has none of this id."""
@@ -213,11 +309,14 @@ class Daemon:
         self._core.close()
         self._requests.close()
         self._collector.close()
+        self._unit_journal.close()
         self._actions.close()
-        self._kernel.close()
+        for carrier in self._carriers:
+            carrier.close()
         self._watch.close()
         await self._bus.stop()
         await self._units.close()
+        await self._planner.close()
         self._store.close()
 
 
@@ -240,6 +339,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--socket", default=DEFAULT_SOCKET, help="socket of the core (default: %(default)s)")
     parser.add_argument(
         "--actions-socket", default=ACTIONS_SOCKET, help="socket of oomslice-actions (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--scores-socket", default=SCORES_SOCKET, help="socket of oomslice-scores (default: %(default)s)"
     )
     parser.add_argument("--cgroup-root", default="/sys/fs/cgroup", help="cgroup v2 mount point (default: %(default)s)")
     parser.add_argument(

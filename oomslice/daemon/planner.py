@@ -5,24 +5,34 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 from oomslice.actions.verify import purge_problems
-from oomslice.cgroups.model import Cgroup, Usage
+from oomslice.cgroups.model import Cgroup, MemoryInfo, Usage
 from oomslice.cgroups.tree import CgroupTree
-from oomslice.errors import CgroupError, OomsliceError
+from oomslice.errors import CgroupError, NoSuchUnitError, OomsliceError, PlanError
 from oomslice.plan.encode import encode
+from oomslice.plugins.apply import with_priorities
+from oomslice.plugins.client import PolicyClient
+from oomslice.plugins.wire import PolicyError
 from oomslice.policy.effective import effective
-from oomslice.policy.model import Policy
+from oomslice.policy.model import Policy, PolicyUnit
+from oomslice.policy.rank import rank
+from oomslice.settings.assign import check_assignments
 from oomslice.settings.configuration import parse_configuration, with_possible_reserve
-from oomslice.settings.keys import UNIT_FILE_KEY_OF, YAML_KEY_OF
-from oomslice.settings.model import Configuration, Problem, RankBy, Severity, UnitSettings
+from oomslice.settings.keys import SETTING_PARSERS, UNIT_FILE_KEY_OF, YAML_KEY_OF
+from oomslice.settings.model import SETTING_KEYS, Configuration, Problem, RankBy, Severity, UnitSettings
 from oomslice.settings.unitfile import SECTION, parse_unit_files
 from oomslice.units.client import UnitsClient
 from oomslice.units.files import read_configuration, read_unit_files
 from oomslice.units.model import Unit, UnitSnapshot
+
+_Inputs: TypeAlias = tuple[
+    UnitSnapshot, Mapping[str, UnitSettings], Mapping[str, Cgroup], Sequence[Cgroup], Configuration
+]
 
 OTHER_DAEMONS = ("earlyoom.service", "nohang.service", "nohang-desktop.service", "oomd.service")
 """Other out-of-memory killers, beside systemd-oomd, that a Debian machine may run."""
@@ -53,6 +63,8 @@ class Planner:
         self._configuration_problems: tuple[Problem, ...] = ()
         self._settings: dict[str, tuple[tuple[object, ...], UnitSettings, tuple[Problem, ...]]] = {}
         self._generation = time.time_ns() // 1000
+        self._inputs: _Inputs | None = None
+        """what the newest plan was made of"""
         self.policy: Policy | None = None
         self.baseline: dict[int, Usage] = {}
         """what growth and refaults count from: the figures when the newest plan was made, if it needs them"""
@@ -61,6 +73,9 @@ class Planner:
         self.configuration = Configuration()
         """the YAML configuration in force"""
         self._configured = False
+        self._policy_client: PolicyClient | None = None
+        self.again_sec: float | None = None
+        """when another plan is worth the while though nothing has changed, because of the policy; None: not at all"""
         self.reload()
 
     def reload(self) -> None:
@@ -101,6 +116,11 @@ class Planner:
                 break
             cgroups = {path: cgroup for path, cgroup in cgroups.items() if cgroup.id not in ended}
             user_cgroups = [cgroup for cgroup in user_cgroups if cgroup.id not in ended]
+        try:
+            policy, plugin_problems = await self._with_plugin(policy)
+        except BaseException:
+            Prepared(0, b"", policy, descriptors).close()
+            raise
         prepared = Prepared(self._generation + 1, b"", policy, descriptors)
         baseline = self._baseline(policy)
         try:
@@ -116,11 +136,62 @@ class Planner:
             prepared.close()
             raise
         self._generation = prepared.generation
+        self._inputs = (snapshot, settings, cgroups, user_cgroups, configuration)
         self.policy = policy
         self.baseline = baseline
-        self.problems = (*self._configuration_problems, *limit_problems, *problems, *policy_problems)
+        self.problems = (*self._configuration_problems, *limit_problems, *problems, *policy_problems, *plugin_problems)
         self.other_daemons = _other_daemons(snapshot)
         return prepared
+
+    def simulated(self, settings: Mapping[str, Mapping[str, str]]) -> Policy:
+        """The policy of the newest plan, if units had these settings as well. Reads nothing.
+
+        `settings` is unit -> key -> value as in a unit file, an empty one being a reset. Raises NoSuchUnitError,
+        InvalidSettingError, PlanError.
+        """
+        if self._inputs is None:
+            raise PlanError("there is no plan yet")
+        snapshot, own, cgroups, user_cgroups, configuration = self._inputs
+        known = {unit.name for unit in snapshot.units}
+        changed = dict(own)
+        for name, assignments in settings.items():
+            if name not in known:
+                raise NoSuchUnitError(f"systemd runs no unit {name[:100]!r} that could have other settings")
+            check_assignments(assignments)
+            values = {
+                SETTING_KEYS[key]: SETTING_PARSERS[SETTING_KEYS[key]](value) if value else None
+                for key, value in assignments.items()
+            }
+            changed[name] = replace(own.get(name, UnitSettings()), **values)  # type: ignore[arg-type]
+        return effective(snapshot, changed, cgroups, user_cgroups, configuration)[0]
+
+    async def _with_plugin(self, policy: Policy) -> tuple[Policy, tuple[Problem, ...]]:
+        """With the priorities of the policy that oomslice.yaml names; as it is, and why, if that one cannot be used."""
+        name = self.configuration.policy
+        self.again_sec = None
+        if self._policy_client is not None and self._policy_client.name != name:
+            await self.close()
+        if not name:
+            return policy, ()
+        if self.policy is None:
+            # The first plan arms the core, and waits for nobody's code.
+            self.again_sec = 0.0
+            return policy, ()
+        if self._policy_client is None:
+            self._policy_client = PolicyClient(name)
+        try:
+            ranking = rank(policy, self.usage_in(policy))
+            return with_priorities(policy, await self._policy_client.priorities(ranking), name), ()
+        except PolicyError as error:
+            self.again_sec = self._policy_client.pause_sec
+            message = f"{error}. The built-in ranking is used"
+            return policy, (Problem(self.configuration.policy_source, "", "policy", name, message),)
+
+    async def close(self) -> None:
+        """Ends the process of the policy, if there is one."""
+        if self._policy_client is not None:
+            await self._policy_client.close()
+            self._policy_client = None
 
     def _open(self, policy: Policy) -> tuple[list[int], set[int]]:
         """One descriptor per unit, or none and the ids of those cgroups that ended (or began anew) meanwhile."""
@@ -140,11 +211,25 @@ class Planner:
             descriptors.clear()
         return descriptors, ended
 
+    def memory(self) -> MemoryInfo:
+        """The machine's memory now. Raises CgroupError."""
+        return self._tree.memory()
+
     def usage(self) -> dict[int, Usage]:
         """Cgroup id -> figures, now, of every candidate of the newest plan."""
-        return {} if self.policy is None else self._usage_of(self.policy)
+        return {} if self.policy is None else self.usage_in(self.policy)
 
-    def _usage_of(self, policy: Policy) -> dict[int, Usage]:
+    def usage_of(self, unit: PolicyUnit) -> Usage:
+        """Figures of one unit, now; all 0 if its cgroup is gone, or another."""
+        try:
+            if self._tree.read(unit.path).id == unit.cgroup_id:
+                return self._tree.usage(unit.path)
+        except CgroupError:
+            pass
+        return Usage()
+
+    def usage_in(self, policy: Policy) -> dict[int, Usage]:
+        """Cgroup id -> figures, now, of every candidate of a policy; without those whose cgroup is gone."""
         usage: dict[int, Usage] = {}
         for unit in policy.units:
             if unit.candidate:
@@ -157,7 +242,7 @@ class Planner:
     def _baseline(self, policy: Policy) -> dict[int, Usage]:
         compared_over_time = {RankBy.GROWTH, RankBy.REFAULT}
         if any(domain.rank_by in compared_over_time for domain in policy.domains):
-            return self._usage_of(policy)
+            return self.usage_in(policy)
         return {}
 
     def _unit_settings(self, units: Sequence[Unit]) -> tuple[dict[str, UnitSettings], list[Problem]]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import array
 import asyncio
+import errno
 import os
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from oomslice._core import ffi, lib
-from oomslice.errors import ChannelError, PlanError
+from oomslice.errors import ChannelError, PlanError, RefusedError
 
 DEFAULT_SOCKET = "/run/oomslice/core.sock"
 _MESSAGE_SIZE = ffi.sizeof("struct oomslice_message")
@@ -52,6 +54,7 @@ class _Message:
     generation: int
     status: int
     detail: int
+    size: int
     state: CoreState
     descriptors: tuple[int, ...]
 
@@ -128,6 +131,31 @@ class CoreChannel:
         reply.close()
         return reply.state
 
+    async def act(self, cgroup_id: int, step: tuple[int, int, bytes], uid: int) -> int:
+        """Has one step begun upon a unit of the plan in force; `step` is its kind, amount and text.
+
+        Returns the sequence of its record. Raises RefusedError if the core does not touch this unit now.
+        """
+        kind, amount, text = step
+        reply = await self._command(
+            lib.OOMSLICE_MESSAGE_ACT, cgroup_id=cgroup_id, step=kind, amount=amount, text=text, user=uid
+        )
+        return reply.size
+
+    async def release(self, cgroup_id: int) -> None:
+        """Has it undone what steps did to a cgroup. Raises RefusedError if there is nothing to undo."""
+        await self._command(lib.OOMSLICE_MESSAGE_RELEASE, cgroup_id=cgroup_id)
+
+    async def _command(self, message: Any, **fields: Any) -> _Message:
+        kind = int(message)
+        reply = await self._ask(kind, timeout=self._timeout, **fields)
+        reply.close()
+        if reply.type != kind + 1:
+            raise ChannelError("the core answered a command with something else")
+        if reply.status < 0:
+            raise RefusedError(REFUSALS.get(-reply.status, os.strerror(-reply.status)))
+        return reply
+
     def close(self) -> None:
         """Closes the connection; `on_closed` is not called."""
         if self._socket is not None:
@@ -137,10 +165,10 @@ class CoreChannel:
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(ChannelError("the connection to the core was closed"))
 
-    async def _ask(self, kind: int, *, timeout: float | None) -> _Message:
+    async def _ask(self, kind: int, *, timeout: float | None, **fields: Any) -> _Message:
         async with self._turn:
             self._answer = asyncio.get_running_loop().create_future()
-            await self._send(kind)
+            await self._send(kind, **fields)
             return await self._wait_for_answer(timeout)
 
     async def _wait_for_answer(self, timeout: float | None) -> _Message:
@@ -163,6 +191,7 @@ class CoreChannel:
         count: int = 0,
         size: int = 0,
         descriptors: Sequence[int] = (),
+        **more: Any,
     ) -> None:
         message = ffi.new("struct oomslice_message *")
         message.type = kind
@@ -171,6 +200,8 @@ class CoreChannel:
         message.first = first
         message.count = count
         message.size = size
+        for name, value in more.items():
+            setattr(message, name, value)
         payload = bytes(ffi.buffer(message))
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
         while True:
@@ -252,9 +283,26 @@ def _decode(payload: bytes, descriptors: tuple[int, ...]) -> _Message:
         reserve_bytes=int(message.state.reserve_bytes),
     )
     return _Message(
-        int(message.type), int(message.generation), int(message.status), int(message.detail), state, descriptors
+        int(message.type),
+        int(message.generation),
+        int(message.status),
+        int(message.detail),
+        int(message.size),
+        state,
+        descriptors,
     )
 
+
+REFUSALS: dict[int, str] = {
+    errno.ESRCH: "the unit has no process, or is not in the plan",
+    errno.EPERM: "the unit is protected, or holds a process that is never touched",
+    errno.EISDIR: "the unit holds other units, or goes with one that does; name the one that holds processes",
+    errno.EBUSY: "the unit is being acted upon, or too many are; try again",
+    errno.ENOBUFS: "it could not be recorded, so it was not done",
+    errno.EINVAL: "the core knows no such step",
+    errno.ENODATA: "nothing that oomslice did to the unit is in force",
+}
+"""Why the core does not do what it is asked to (core/asked.h)."""
 
 FEATURES: dict[str, int] = {
     "locked": int(lib.OOMSLICE_FEATURE_LOCKED),
@@ -264,5 +312,6 @@ FEATURES: dict[str, int] = {
     "psi-machine": int(lib.OOMSLICE_FEATURE_PSI_MACHINE),
     "psi-domains": int(lib.OOMSLICE_FEATURE_PSI_DOMAINS),
     "memory": int(lib.OOMSLICE_FEATURE_MEMORY),
+    "page-faults": int(lib.OOMSLICE_FEATURE_FAULTS),
 }
 """Name in `State` -> enum oomslice_core_feature."""

@@ -115,7 +115,7 @@ def encode(
         header.domains_count = len(policy.domains)
         header.steps_count = len(ladders.steps)
         header.names_size = len(names.packed)
-        _put_machine(header.machine, policy, memory_total, swap_total)
+        put_machine(header.machine, policy, memory_total, swap_total)
         for index, unit in enumerate(policy.units):
             _put_unit(units[index], unit, usage.get(unit.cgroup_id, Usage()), offsets[index], firsts[index])
         for index, domain in enumerate(policy.domains):
@@ -280,7 +280,7 @@ def _shortened(text: str) -> bytes:
     return whole + _ELLIPSIS
 
 
-def _put_machine(machine: CData, policy: Policy, memory_total: int, swap_total: int) -> None:
+def put_machine(machine: CData, policy: Policy, memory_total: int, swap_total: int) -> None:
     triggers: MachineTriggers = policy.machine
     machine.available_min = triggers.available_min.of(memory_total)
     machine.available_ladder = triggers.available_ladder.of(memory_total)
@@ -301,6 +301,7 @@ def _put_machine(machine: CData, policy: Policy, memory_total: int, swap_total: 
     _put_trigger(machine.thrash, triggers.thrash)
     machine.death_deadline_us = min(policy.death_deadline_usec, _TIME_MAX_USEC)
     machine.reserve = policy.reserve.of(memory_total)
+    machine.mark_kills = policy.mark_kills
 
 
 def _put_unit(target: CData, unit: PolicyUnit, baseline: Usage, name_offset: int, steps_first: int) -> None:
@@ -322,6 +323,17 @@ def _put_domain(target: CData, domain: PolicyDomain) -> None:
     target.flags = lib.OOMSLICE_UNIT_DRY_RUN if domain.dry_run else 0
     target.cooldown_us = min(domain.cooldown_usec, _TIME_MAX_USEC)
     _put_trigger(target.trigger, domain.settings.pressure_trigger)
+
+
+def step_numbers(step: Step) -> tuple[int, int, bytes]:
+    """A step that is asked for alone: enum oomslice_step_kind, amount, and its text. Raises PlanError."""
+    target = ffi.new("struct oomslice_plan_step *")
+    _put_step(target, step, 0)
+    # What the amount does not say is in the text.
+    text = b"" if target.amount or step.argument is None else _bytes(step.argument)
+    if len(text) >= lib.OOMSLICE_REQUEST_TEXT:
+        raise PlanError(f"the step {step.name} has a text of {len(text)} bytes, more than there is room for")
+    return int(target.kind), int(target.amount), text
 
 
 def _put_step(target: CData, step: Step, text: int) -> None:
