@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""One object with one interface on a connection: finds the method, answers the standard interfaces, maps exceptions.
+"""Objects with interfaces on a connection: finds the method, answers the standard interfaces, maps exceptions.
 
-Handlers are plain or async functions; they get the sender's unique name and the arguments, and return the list of what
-goes back. No exception leaves here as text: an OomsliceError is sent under its bus_name, all else is logged and
-answered with a sentence that says nothing.
+Handlers are plain or async functions; they get the caller and the arguments, and return the list of what goes back, or
+that as an `Encoded`. No exception leaves here as text: an OomsliceError is sent under its bus_name, all
+else is logged and answered with a sentence that says nothing.
 """
 
 from __future__ import annotations
@@ -11,10 +11,14 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from oomslice.bus.authority import Caller
 from oomslice.bus.errors import (
     InvalidArgumentsError,
     LimitsExceededError,
@@ -31,63 +35,74 @@ from oomslice.bus.interface import (
     STANDARD_INTERFACES,
     Interface,
     Method,
+    Property,
     introspection,
 )
-from oomslice.bus.transport import Connection, Incoming, typed
+from oomslice.bus.transport import Connection, Encoded, Incoming
 from oomslice.errors import OomsliceError
 
 LOGGER = logging.getLogger(__name__)
 
-CALLS_MAX = 64
+CALLS_MAX = 256
 """Calls that may be under way at once; more are refused."""
+SENDER_CALLS_MAX = 64
+"""The same for one sender: it does not keep the others out."""
+SENDER_CALLS_PER_S = 1000
+"""More in one second are refused: nobody needs them, and each costs a tenth of a millisecond or more."""
 INTERNAL_ERROR = "internal error, see the journal"
 
-Handler = Callable[..., "list[Any] | Awaitable[list[Any]]"]
+Answer = list[Any] | Encoded
+Handler = Callable[..., "Answer | Awaitable[Answer]"]
 Getter = Callable[[], Any]
+"""Returns a value that is `typed` already."""
+Setter = Callable[[Caller, Any], "Awaitable[None] | None"]
 
 
-class ObjectDispatcher:
-    """Serves `interface` at `path` of a connection with these handlers by method name and getters by property name."""
+@dataclass(frozen=True, slots=True)
+class Facet:
+    """One interface of one object: handlers by method, getters by property, setters (caller, value) of some."""
 
-    def __init__(
-        self, path: str, interface: Interface, handlers: Mapping[str, Handler], getters: Mapping[str, Getter]
-    ) -> None:
-        assert {method.name for method in interface.methods} == set(handlers)
-        assert {item.name for item in interface.properties} == set(getters)
-        self.path = path
-        self.interface = interface
-        self._handlers = handlers
-        self._getters = getters
+    interface: Interface
+    handlers: Mapping[str, Handler] = field(default_factory=dict)
+    getters: Mapping[str, Getter] = field(default_factory=dict)
+    setters: Mapping[str, Setter] = field(default_factory=dict)
+
+    def complete(self) -> Facet:
+        """Itself, checked to leave out nothing of the interface."""
+        assert {method.name for method in self.interface.methods} == set(self.handlers)
+        assert {item.name for item in self.interface.properties} == set(self.getters)
+        assert {item.name for item in self.interface.properties if item.writable} == set(self.setters)
+        return self
+
+    def value(self, item: Property) -> Any:
+        """Of a property, typed. Raises what its getter does."""
+        return self.getters[item.name]()
+
+
+class Tree(Protocol):
+    """Objects that come and go."""
+
+    async def facets(self, path: str) -> Sequence[Facet]:
+        """Of the object at this path; none if there is no object."""
+
+    def children(self, path: str) -> Sequence[str] | None:
+        """Last parts of the paths right below this one; None if there is no such path."""
+
+
+class Dispatcher:
+    """Serves fixed objects by path, and those of `tree`."""
+
+    def __init__(self, fixed: Mapping[str, Sequence[Facet]], tree: Tree) -> None:
+        self._fixed = fixed
+        self._tree = tree
         self._tasks: set[asyncio.Task[None]] = set()
-        self._standard: dict[str, Handler] = {
-            "Ping": lambda sender: [],
-            "GetMachineId": lambda sender: [_machine_id()],
-            "Get": self._get,
-            "GetAll": self._get_all,
-            "Set": self._set,
-        }
+        self._by_sender: Counter[str] = Counter()
+        self._second = 0
+        self._this_second: Counter[str] = Counter()
 
     def serve(self, connection: Connection) -> None:
         """Answers the calls of this connection from now on."""
         connection.on_call = lambda call: self._start(connection, call)
-
-    def changed(self, connection: Connection, *names: str) -> bool:
-        """Tells listeners that these properties changed, each as its annotation says. False if that was dropped."""
-        values: dict[str, Any] = {}
-        invalidated = []
-        for name in names:
-            item = self.interface.property(name)
-            assert item is not None
-            if item.emits_changed == "true":
-                try:
-                    values[name] = typed(item.signature, self._getters[name]())
-                    continue
-                except Exception:
-                    LOGGER.exception("property %s cannot be read", name)
-            invalidated.append(name)
-        signal = PROPERTIES.signal("PropertiesChanged")
-        body = [self.interface.name, values, invalidated]
-        return connection.emit(self.path, PROPERTIES.name, signal.name, signal.signature, body)
 
     def cancel(self) -> None:
         """Ends what is under way; nobody waits for an answer any more."""
@@ -95,17 +110,31 @@ class ObjectDispatcher:
             task.cancel()
 
     def _start(self, connection: Connection, call: Incoming) -> None:
-        if len(self._tasks) >= CALLS_MAX:
+        second = int(time.monotonic())
+        if second != self._second:
+            self._second, self._this_second = second, Counter()
+        self._this_second[call.sender] += 1
+        if self._this_second[call.sender] > SENDER_CALLS_PER_S:
+            connection.reply_error(call, LimitsExceededError.bus_name, "too many calls in one second, try again")
+            return
+        if len(self._tasks) >= CALLS_MAX or self._by_sender.get(call.sender, 0) >= SENDER_CALLS_MAX:
             connection.reply_error(call, LimitsExceededError.bus_name, "too many calls at once, try again")
             return
         task = asyncio.get_running_loop().create_task(self._serve(connection, call))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._by_sender[call.sender] += 1
+        task.add_done_callback(functools.partial(self._done, call.sender))
+
+    def _done(self, sender: str, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._by_sender[sender] -= 1
+        if not self._by_sender[sender]:
+            del self._by_sender[sender]
 
     async def _serve(self, connection: Connection, call: Incoming) -> None:
         try:
-            method, handler = self._find(call)
-            result = handler(call.sender, *call.body())
+            method, handler = await self._find(call)
+            result = handler(Caller(call.sender, call.interactive), *call.body())
             if isinstance(result, Awaitable):
                 result = await result
             await connection.reply(call, method.out_signature, result)
@@ -116,74 +145,127 @@ class ObjectDispatcher:
             LOGGER.exception("%s called by %s failed", call.member, call.sender)
             connection.reply_error(call, OomsliceError.bus_name, INTERNAL_ERROR)
 
-    def _find(self, call: Incoming) -> tuple[Method, Handler]:
+    async def _find(self, call: Incoming) -> tuple[Method, Handler]:
         """What answers this call. A call may leave out the interface. Raises BusError."""
-        handlers: Mapping[str, Handler]
-        for interface in (*STANDARD_INTERFACES, self.interface):
+        # The peer itself answers Ping at any path, introspection shows the way down to the objects.
+        facets = self._fixed.get(call.path)
+        if facets is None:
+            facets = await self._tree.facets(call.path)
+        for interface in (*STANDARD_INTERFACES, *(facet.interface for facet in facets)):
             if call.interface not in ("", interface.name):
                 continue
             method = interface.method(call.member)
             if method is None:
                 continue
-            # The peer itself answers Ping at any path, introspection shows the way down to us.
-            if interface is PEER:
-                handlers = self._standard
-            elif interface is INTROSPECTABLE:
-                handlers = {"Introspect": functools.partial(self._introspect, call.path)}
-            elif call.path != self.path:
+            if not facets and interface not in (PEER, INTROSPECTABLE):
                 break
-            else:
-                handlers = self._standard if interface is PROPERTIES else self._handlers
             if call.signature != method.in_signature:
                 raise InvalidArgumentsError(
                     f"{call.member} takes arguments of type {method.in_signature!r}, not {call.signature!r}"
                 )
-            return method, handlers[method.name]
-        if call.path != self.path:
+            return method, self._handler(interface, method, call.path, facets)
+        if not facets:
             raise UnknownObjectError(f"there is no object at {call.path}")
-        if call.interface not in ("", self.interface.name, *(interface.name for interface in STANDARD_INTERFACES)):
+        known = {interface.name for interface in (*STANDARD_INTERFACES, *(facet.interface for facet in facets))}
+        if call.interface and call.interface not in known:
             raise UnknownInterfaceError(f"{call.path} has no interface {call.interface}")
         raise UnknownMethodError(f"{call.path} has no method {call.member}")
 
-    def _introspect(self, path: str, sender: str) -> list[Any]:
-        if path == self.path:
-            return [introspection((*STANDARD_INTERFACES, self.interface))]
+    def _handler(self, interface: Interface, method: Method, path: str, facets: Sequence[Facet]) -> Handler:
+        if interface is PEER:
+            return _ping if method.name == "Ping" else _get_machine_id
+        if interface is INTROSPECTABLE:
+            return lambda caller: self._introspect(path, facets)
+        if interface is PROPERTIES:
+            properties = _Properties(path, facets)
+            handlers: Mapping[str, Handler] = {
+                "Get": properties.get,
+                "GetAll": properties.get_all,
+                "Set": properties.set,
+            }
+            return handlers[method.name]
+        return next(facet for facet in facets if facet.interface is interface).handlers[method.name]
+
+    def _introspect(self, path: str, facets: Sequence[Facet]) -> list[Any]:
         above = path.rstrip("/") + "/"
-        if not self.path.startswith(above):
+        below = {fixed[len(above) :].split("/")[0] for fixed in self._fixed if fixed.startswith(above)}
+        grown = self._tree.children(path)
+        children = [*sorted(below), *(child for child in grown or () if child not in below)]
+        if facets:
+            return [introspection((*STANDARD_INTERFACES, *(facet.interface for facet in facets)), tuple(children))]
+        if not below and grown is None:
             raise UnknownObjectError(f"there is no object at {path}")
-        return [introspection((PEER, INTROSPECTABLE), (self.path[len(above) :].split("/")[0],))]
+        return [introspection((PEER, INTROSPECTABLE), tuple(children))]
 
-    def _get(self, sender: str, interface: str, name: str) -> list[Any]:
-        self._check_interface(interface)
-        item = self.interface.property(name)
-        if item is None:
-            raise UnknownPropertyError(f"there is no property {name}")
-        return [typed(item.signature, self._getters[name]())]
 
-    def _get_all(self, sender: str, interface: str) -> list[Any]:
-        if interface in (standard.name for standard in STANDARD_INTERFACES):
-            return [{}]
-        self._check_interface(interface)
-        values = {}
-        for item in self.interface.properties:
-            try:
-                values[item.name] = typed(item.signature, self._getters[item.name]())
-            except Exception:
-                # The others are still good; who wants this one alone gets the error.
-                LOGGER.exception("property %s cannot be read", item.name)
+class _Properties:
+    """org.freedesktop.DBus.Properties of one object."""
+
+    def __init__(self, path: str, facets: Sequence[Facet]) -> None:
+        self._path = path
+        self._facets = facets
+
+    def get(self, caller: Caller, interface: str, name: str) -> list[Any]:
+        facet, item = self._property(interface, name)
+        return [facet.value(item)]
+
+    def get_all(self, caller: Caller, interface: str) -> list[Any]:
+        values: dict[str, Any] = {}
+        for facet in self._of(interface):
+            values.update(readable(facet, facet.interface.properties))
         return [values]
 
-    def _set(self, sender: str, interface: str, name: str, value: Any) -> list[Any]:
-        self._check_interface(interface)
-        if self.interface.property(name) is None:
-            raise UnknownPropertyError(f"there is no property {name}")
-        raise PropertyReadOnlyError(f"property {name} is read-only")
+    async def set(self, caller: Caller, interface: str, name: str, value: Any) -> list[Any]:
+        facet, item = self._property(interface, name)
+        if not item.writable:
+            raise PropertyReadOnlyError(f"property {name} is read-only")
+        result = facet.setters[name](caller, value)
+        if isinstance(result, Awaitable):
+            await result
+        return []
 
-    def _check_interface(self, name: str) -> None:
+    def _property(self, interface: str, name: str) -> tuple[Facet, Property]:
+        for facet in self._of(interface):
+            item = facet.interface.property(name)
+            if item is not None:
+                return facet, item
+        raise UnknownPropertyError(f"there is no property {name}")
+
+    def _of(self, interface: str) -> list[Facet]:
         # The specification lets an empty name stand for any interface.
-        if name not in ("", self.interface.name):
-            raise UnknownInterfaceError(f"{self.path} has no interface {name}")
+        if interface in (standard.name for standard in STANDARD_INTERFACES):
+            return []
+        found = [facet for facet in self._facets if interface in ("", facet.interface.name)]
+        if not found:
+            raise UnknownInterfaceError(f"{self._path} has no interface {interface}")
+        return found
 
 
-def _machine_id() -> str:
-    return Path("/etc/machine-id").read_text(encoding="ascii").strip()
+def readable(facet: Facet, properties: Sequence[Property]) -> dict[str, Any]:
+    """These properties, typed. One that cannot be read is left out: who wants it alone gets the error."""
+    values = {}
+    for item in properties:
+        try:
+            values[item.name] = facet.value(item)
+        except Exception:
+            LOGGER.exception("property %s cannot be read", item.name)
+    return values
+
+
+def changed(connection: Connection, path: str, facet: Facet, names: Sequence[str]) -> bool:
+    """Tells listeners that these properties changed, each as its annotation says. False if that was dropped."""
+    items = [item for item in facet.interface.properties if item.name in names]
+    values = readable(facet, [item for item in items if item.emits_changed == "true"])
+    invalidated = [item.name for item in items if item.name not in values]
+    signal = PROPERTIES.signal("PropertiesChanged")
+    return connection.emit(
+        path, PROPERTIES.name, signal.name, signal.signature, [facet.interface.name, values, invalidated]
+    )
+
+
+def _ping(caller: Caller) -> list[Any]:
+    return []
+
+
+def _get_machine_id(caller: Caller) -> list[Any]:
+    return [Path("/etc/machine-id").read_text(encoding="ascii").strip()]

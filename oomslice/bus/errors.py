@@ -24,6 +24,12 @@ class AccessDeniedError(BusError):
     bus_name = "org.freedesktop.DBus.Error.AccessDenied"
 
 
+class InteractionRequiredError(BusError):
+    """The caller may do that after a password, and did not say that he may be asked for one."""
+
+    bus_name = "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired"
+
+
 class NoReplyError(BusError):
     """No answer in time."""
 

@@ -11,7 +11,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from xml.sax.saxutils import quoteattr
 
 BUS_NAME = "org.oomslice1"
 OBJECT_PATH = "/org/oomslice1"
@@ -34,12 +33,12 @@ class Argument:
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A method. A root-only one is also refused to others by the bus policy."""
+    """A method. `action` is what a caller must be permitted to do, empty if everybody may call it."""
 
     name: str
     inputs: tuple[Argument, ...] = ()
     outputs: tuple[Argument, ...] = ()
-    root_only: bool = False
+    action: str = ""
 
     @property
     def in_signature(self) -> str:
@@ -64,11 +63,13 @@ class Signal:
 
 @dataclass(frozen=True, slots=True)
 class Property:
-    """A read-only property. `emits_changed` is "true", "invalidates", "const" or "false", as in the specification."""
+    """A property. `emits_changed` is "true", "invalidates", "const" or "false", as in the specification; `writable` by
+    root."""
 
     name: str
     signature: str
     emits_changed: str = "true"
+    writable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,14 @@ PROPERTIES = Interface(
     ),
 )
 STANDARD_INTERFACES = (PEER, INTROSPECTABLE, PROPERTIES)
+OBJECT_MANAGER = Interface(
+    "org.freedesktop.DBus.ObjectManager",
+    methods=(Method("GetManagedObjects", outputs=(Argument("objects", "a{oa{sa{sv}}}"),)),),
+    signals=(
+        Signal("InterfacesAdded", (Argument("object_path", "o"), Argument("interfaces_and_properties", "a{sa{sv}}"))),
+        Signal("InterfacesRemoved", (Argument("object_path", "o"), Argument("interfaces", "as"))),
+    ),
+)
 
 MANAGER = Interface(
     "org.oomslice1.Manager",
@@ -130,8 +139,40 @@ MANAGER = Interface(
             (Argument("decisions", "a(stssss)"),),
         ),
         Method("GetDecision", (Argument("id", "s"),), (Argument("decision", "a{sv}"),)),
+        Method(
+            "GetHistory",
+            (Argument("id", "s"),),
+            (Argument("samples", "a(ttttt)"), Argument("units", "a(tst)")),
+        ),
+        Method(
+            "GetStatistics",
+            outputs=(
+                Argument("decisions", "a(sssst)"),
+                Argument("latencies", "a(sa(dt)td)"),
+                Argument("figures", "a{sv}"),
+            ),
+        ),
         Method("Explain", outputs=(Argument("domains", "a(sa(sitsss))"),)),
-        Method("Reload", root_only=True),
+        Method(
+            "Simulate",
+            (Argument("settings", "a{sa{sv}}"),),
+            (Argument("domains", "a(sa(sitsss))"),),
+        ),
+        Method(
+            "SetPriority",
+            (Argument("name", "s"), Argument("priority", "i"), Argument("runtime", "b")),
+            (Argument("file", "s"),),
+            action="set",
+        ),
+        Method(
+            "SetProperties",
+            (Argument("name", "s"), Argument("properties", "a{sv}"), Argument("runtime", "b")),
+            (Argument("file", "s"),),
+            action="set",
+        ),
+        Method("Act", (Argument("name", "s"), Argument("step", "s")), (Argument("decision", "s"),), action="act"),
+        Method("Release", (Argument("name", "s"),), action="release"),
+        Method("Reload", action="reload"),
     ),
     signals=(
         Signal(
@@ -147,6 +188,13 @@ MANAGER = Interface(
                 Argument("deadline_usec", "t"),
             ),
         ),
+        Signal(
+            "StepTaken",
+            (Argument("decision", "s"), Argument("unit", "s"), Argument("step", "s"), Argument("result", "s")),
+        ),
+        Signal("PressureBegan", (Argument("domain", "s"),)),
+        Signal("PressureEnded", (Argument("domain", "s"),)),
+        Signal("CarrierChanged", (Argument("name", "s"), Argument("active", "b"), Argument("detail", "s"))),
     ),
     properties=(
         Property("Version", "s", "const"),
@@ -178,6 +226,8 @@ DECISION_SIGNATURES: Mapping[str, str] = MappingProxyType(
         "victim": "s",
         "victim_cgroup_id": "t",
         "victim_priority": "i",
+        "agreement": "s",
+        "planned_victim": "s",
         "victim_memory_before": "t",
         "victim_memory_after": "t",
         "bytes_freed": "t",
@@ -228,6 +278,9 @@ KEY_SIGNATURES: Mapping[str, str] = MappingProxyType(
         "memory_after": "t",
         "core_wakeups": "t",
         "core_decisions": "t",
+        "oomscore_adjust": "i",
+        "hits": "t",
+        "missed": "t",
     }
 )
 """Whole numbers by key in State, Carriers, GetSlice, and a decision's `steps` and `extra`; others: `key_signature`."""
@@ -244,6 +297,12 @@ def key_signature(key: str) -> str:
     if key.endswith(("_usec", "_bytes", "_id", "_total", "_dropped", "_generation")):
         return "t"
     return "x"
+
+
+def quoteattr(text: str) -> str:
+    """As an attribute's value. xml.sax.saxutils has it too, and imports urllib, http and ssl with it."""
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
+    return f'"{escaped}"'
 
 
 def introspection(interfaces: tuple[Interface, ...], children: tuple[str, ...] = ()) -> str:
@@ -265,7 +324,8 @@ def introspection(interfaces: tuple[Interface, ...], children: tuple[str, ...] =
             lines.append("  </signal>")
         for item in interface.properties:
             lines.append(
-                f'  <property name={quoteattr(item.name)} type={quoteattr(item.signature)} access="read">\n'
+                f"  <property name={quoteattr(item.name)} type={quoteattr(item.signature)}"
+                f' access="{"readwrite" if item.writable else "read"}">\n'
                 f"   <annotation name={quoteattr(EMITS_CHANGED)} value={quoteattr(item.emits_changed)}/>\n"
                 "  </property>"
             )

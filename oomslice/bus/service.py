@@ -11,15 +11,19 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Sequence
 from typing import Any
 
+from oomslice.bus.authority import Authority, Caller
 from oomslice.bus.backend import Backend
-from oomslice.bus.dispatch import ObjectDispatcher
-from oomslice.bus.errors import AccessDeniedError
-from oomslice.bus.interface import BUS_NAME, DECISION_SIGNATURES, MANAGER, OBJECT_PATH, key_signature
-from oomslice.bus.transport import CONNECT_TIMEOUT_S, Connection, Incoming, typed
+from oomslice.bus.dispatch import Dispatcher, changed
+from oomslice.bus.interface import BUS_NAME, MANAGER, OBJECT_PATH
+from oomslice.bus.log_control import PATH as LOG_CONTROL_PATH
+from oomslice.bus.log_control import LogControl
+from oomslice.bus.manager import ManagerObject
+from oomslice.bus.objects import ObjectTree
+from oomslice.bus.transport import CONNECT_TIMEOUT_S, Connection, Incoming
+from oomslice.bus.values import text, unsigned
 from oomslice.decisions.record import Decision
 from oomslice.errors import BusError, OomsliceError
 
@@ -27,14 +31,12 @@ LOGGER = logging.getLogger(__name__)
 
 BACK_OFF_FIRST_S = 0.25
 BACK_OFF_MAX_S = 30.0
+STEPS_KEPT = 64
+"""Decisions that are not over: the ring has no room for more."""
 NAME_DO_NOT_QUEUE = 4
 NAME_IS_OURS = (1, 4)
 """RequestName's answers: primary owner, already owner."""
-DEFAULT_DECISIONS = 100
 CHANGING_PROPERTIES = tuple(item.name for item in MANAGER.properties if item.emits_changed != "const")
-UINT32_MAX = (1 << 32) - 1
-INT64_MAX = (1 << 63) - 1
-UINT64_MAX = (1 << 64) - 1
 
 
 class BusService:
@@ -47,6 +49,7 @@ class BusService:
         self._backend = backend
         self._address = address
         self._connection: Connection | None = None
+        self._authority: Authority | None = None
         self._task: asyncio.Task[None] | None = None
         self._tried = asyncio.Event()
         self._ready = asyncio.Event()
@@ -54,24 +57,19 @@ class BusService:
         self._replies_dropped = 0
         self._stale = False
         self._last_error = ""
-        self._dispatcher = ObjectDispatcher(
-            OBJECT_PATH,
-            MANAGER,
+        self._manager = ManagerObject(backend, self._authorize).facet()
+        self._objects = ObjectTree(backend)
+        self._dispatcher = Dispatcher(
             {
-                "ListSlices": self._list_slices,
-                "GetSlice": self._get_slice,
-                "ListDecisions": self._list_decisions,
-                "GetDecision": self._get_decision,
-                "Explain": self._explain,
-                "Reload": self._reload,
+                OBJECT_PATH: (self._manager, self._objects.manager()),
+                LOG_CONTROL_PATH: (LogControl(self._check_root).facet(),),
             },
-            {
-                "Version": lambda: self._backend.version,
-                "State": lambda: mapping(self._backend.state()),
-                "Carriers": lambda: [mapping(carrier) for carrier in self._backend.carriers()],
-                "ConfigurationErrors": self._configuration_errors,
-            },
+            self._objects,
         )
+        self._news = asyncio.Event()
+        self._steps: dict[str, int] = {}
+        """decision -> how many of its steps were told"""
+        self._carriers: dict[str, tuple[bool, str]] = {}
 
     @property
     def connected(self) -> bool:
@@ -113,33 +111,92 @@ class BusService:
             self._task = None
 
     async def decision_made(self, decision: Decision) -> None:
-        """Tells listeners of a stored decision. Never waits."""
-        if self._connection is None or not self.connected:
-            return
-        signal = MANAGER.signal("DecisionMade")
-        arguments = [text(getattr(decision, argument.name)) for argument in signal.arguments]
-        self._connection.emit(OBJECT_PATH, MANAGER.name, signal.name, signal.signature, arguments)
+        """Tells listeners of a stored decision, which has an object from now on. Never waits."""
+        self._objects.add(decision)
+        self._news.set()
+        self.steps(decision.id, decision.victim, [(step.step, step.result) for step in decision.steps])
+        self._steps.pop(decision.id, None)
+        self._emit("DecisionMade", [decision.id, decision.domain, decision.victim, decision.outcome])
         self._changed("State")
+
+    def decision_undone(self, decision: Decision) -> None:
+        """Tells listeners that what steps of a decision did was taken back. Never waits."""
+        if self._connection is not None and self.connected:
+            self._objects.undone(self._connection, decision)
+
+    def pressure(self, domain: str, begins: bool) -> None:
+        """Tells listeners that a domain is short of memory, or no longer. Never waits."""
+        self._emit("PressureBegan" if begins else "PressureEnded", [domain])
+        self._changed("State")
+
+    def steps(self, decision: str, unit: str, steps: Sequence[tuple[str, str]]) -> None:
+        """Tells listeners of the steps of a decision that are over, each once. Never waits."""
+        told = self._steps.get(decision, 0)
+        for step, result in steps[told:]:
+            self._emit("StepTaken", [decision, unit, step, result])
+        if len(steps) > told:
+            self._steps[decision] = len(steps)
+        while len(self._steps) > STEPS_KEPT:
+            del self._steps[next(iter(self._steps))]
 
     def warn(self, decision: str, unit: str, domain: str, deadline_usec: int) -> bool:
         """Tells everybody that a unit is asked to give memory back; False if nobody could be told. Never waits."""
-        if self._connection is None or not self.connected:
-            return False
-        signal = MANAGER.signal("Warning")
-        arguments = [text(decision), text(unit), text(domain), unsigned(deadline_usec)]
-        return self._connection.emit(OBJECT_PATH, MANAGER.name, signal.name, signal.signature, arguments)
+        return self._emit("Warning", [decision, unit, domain, deadline_usec])
+
+    def carriers_changed(self) -> None:
+        """As `state_changed`, for those who find out where nothing is awaited."""
+        self._changed("State", "Carriers")
+        self._tell_of_carriers()
 
     async def state_changed(self) -> None:
-        """Tells listeners that State and Carriers are other ones. Never waits."""
+        """Tells listeners that State and Carriers are other ones, and what became of the units. Never waits."""
         self._changed("State", "Carriers")
+        self._tell_of_carriers()
+        self._news.set()
 
     async def configuration_changed(self) -> None:
         """Tells listeners that the configuration was read again. Never waits."""
         self._changed(*CHANGING_PROPERTIES)
+        self._news.set()
+
+    def _tell_of_carriers(self) -> None:
+        before = self._carriers
+        try:
+            self._carriers = {
+                str(carrier["Name"]): (bool(carrier["Active"]), str(carrier.get("Detail", "")))
+                for carrier in self._backend.carriers()
+            }
+        except Exception:
+            LOGGER.exception("the carriers cannot be told")
+            return
+        for name, (active, detail) in self._carriers.items():
+            if name in before and before[name][0] != active:
+                self._emit("CarrierChanged", [name, active, detail])
+
+    def _emit(self, name: str, arguments: list[Any]) -> bool:
+        """A signal of the manager. False if nobody could be told."""
+        if self._connection is None or not self.connected:
+            return False
+        signal = MANAGER.signal(name)
+        values = [
+            text(value) if argument.signature == "s" else unsigned(value) if argument.signature == "t" else value
+            for argument, value in zip(signal.arguments, arguments, strict=True)
+        ]
+        return self._connection.emit(OBJECT_PATH, MANAGER.name, signal.name, signal.signature, values)
 
     def _changed(self, *names: str) -> None:
-        if self._connection is not None and self.connected and not self._dispatcher.changed(self._connection, *names):
+        if self._connection is None or not self.connected:
+            return
+        if not changed(self._connection, OBJECT_PATH, self._manager, names):
             self._stale = True
+
+    async def _tell_news(self, connection: Connection) -> None:
+        """Objects that come, go and change, for as long as the connection lasts."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            await self._objects.tell(connection)
+            # What the bus did not take is told when it takes messages again.
 
     async def _stay(self) -> None:
         delay = BACK_OFF_FIRST_S
@@ -163,20 +220,28 @@ class BusService:
             connection.on_signal = lambda signal: self._on_bus_signal(connection, signal)
             connection.on_writable = self._on_writable
             self._dispatcher.serve(connection)
+            await self._objects.load()
             (answer,) = await connection.call_bus("RequestName", "su", [BUS_NAME, NAME_DO_NOT_QUEUE])
             if answer not in NAME_IS_OURS:
                 raise BusError(f"the name {BUS_NAME} is owned by another process; is a second daemon running?")
             self._connection = connection
+            self._authority = Authority(connection)
             self._ready.set()
             self._tried.set()
             self._last_error = ""
             LOGGER.info("serving %s as %s", BUS_NAME, connection.unique_name)
-            await connection.wait_closed()
+            self._objects.forget()
+            self._tell_of_carriers()
+            teller = asyncio.get_running_loop().create_task(self._tell_news(connection), name="bus news")
+            try:
+                await connection.wait_closed()
+            finally:
+                teller.cancel()
             self._report("the message bus closed the connection")
             return True
         finally:
             self._ready.clear()
-            self._connection = None
+            self._connection = self._authority = None
             self._signals_dropped += connection.signals_dropped
             self._replies_dropped += connection.replies_dropped
             self._dispatcher.cancel()
@@ -200,177 +265,18 @@ class BusService:
 
     def _on_writable(self) -> None:
         """The bus was frozen and goes on: who missed a change is told that there was one."""
+        self._news.set()
         if self._stale:
             self._stale = False
             LOGGER.warning("the message bus was stuck; %d signals were dropped", self.signals_dropped)
             self._changed(*CHANGING_PROPERTIES)
 
-    # The methods and properties, in the order of the interface
-
-    def _list_slices(self, sender: str) -> list[Any]:
-        return [
-            [
-                [
-                    text(row["name"]),
-                    text(row["cgroup"]),
-                    int(row["priority"]),
-                    bool(row["protected"]),
-                    bool(row["candidate"]),
-                    text(row["priority_origin"]),
-                    text(row["actions"]),
-                ]
-                for row in self._backend.slices()
-            ]
-        ]
-
-    def _get_slice(self, sender: str, name: str) -> list[Any]:
-        return [mapping(self._backend.slice(name))]
-
-    async def _list_decisions(self, sender: str, since_usec: int, limit: int) -> list[Any]:
-        # The store waits for the disk; the loop does not.
-        decisions = await asyncio.to_thread(self._backend.decisions, since_usec, limit or DEFAULT_DECISIONS)
-        return [
-            [
-                [
-                    text(decision.id),
-                    unsigned(decision.realtime_usec),
-                    text(decision.domain),
-                    text(decision.trigger),
-                    text(decision.victim),
-                    text(decision.outcome),
-                ]
-                for decision in decisions
-            ]
-        ]
-
-    async def _get_decision(self, sender: str, id: str) -> list[Any]:
-        return [decision_values(await asyncio.to_thread(self._backend.decision, id))]
-
-    def _explain(self, sender: str) -> list[Any]:
-        return [
-            [
-                [
-                    text(domain["domain"]),
-                    [
-                        [
-                            text(candidate["name"]),
-                            int(candidate["priority"]),
-                            unsigned(candidate["metric"]),
-                            text(candidate["verdict"]),
-                            text(candidate["priority_origin"]),
-                            text(candidate["reason"]),
-                        ]
-                        for candidate in domain["candidates"]
-                    ],
-                ]
-                for domain in self._backend.explain()
-            ]
-        ]
-
-    async def _reload(self, sender: str) -> list[Any]:
-        # The bus policy refuses others already; this holds if an administrator loosened it by accident.
-        if await self._uid(sender) != 0:
-            raise AccessDeniedError("only root may reload the configuration")
-        await self._backend.reload()
-        return []
-
-    def _configuration_errors(self) -> list[Any]:
-        return [
-            [
-                text(problem.source.file),
-                min(max(problem.source.line, 0), UINT32_MAX),
-                text(problem.key),
-                text(problem.value),
-                text(problem.message),
-            ]
-            for problem in self._backend.configuration_errors()
-        ]
-
-    async def _uid(self, sender: str) -> int:
-        """Of a peer, as the bus knows it from the socket: no race with its process. Raises BusError."""
-        if self._connection is None:
+    async def _check_root(self, caller: Caller, what: str) -> None:
+        if self._authority is None:
             raise BusError("the message bus closed the connection")
-        (credentials,) = await self._connection.call_bus("GetConnectionCredentials", "s", [sender])
-        uid = credentials.get("UnixUserID")
-        if not isinstance(uid, int):
-            raise AccessDeniedError("the message bus does not say who is calling")
-        return uid
+        await self._authority.check_root(caller, what)
 
-
-def decision_values(decision: Decision) -> dict[str, Any]:
-    """A decision as GetDecision's a{sv}."""
-    values = {}
-    for name, signature in DECISION_SIGNATURES.items():
-        value = getattr(decision, name)
-        if name == "candidates":
-            value = [
-                [
-                    text(candidate.name),
-                    unsigned(candidate.cgroup_id),
-                    candidate.priority,
-                    unsigned(candidate.metric),
-                    text(candidate.verdict),
-                ]
-                for candidate in value
-            ]
-        elif name == "steps":
-            value = [mapping(asdict(step)) for step in value]
-        elif signature == "as":
-            value = [text(item) for item in value]
-        elif name == "extra":
-            value = mapping(value)
-        elif signature == "s":
-            value = text(value)
-        elif signature == "t":
-            value = unsigned(value)
-        elif signature == "u":
-            value = min(max(value, 0), UINT32_MAX)
-        elif signature == "ai":
-            value = list(value)
-        elif signature == "d":
-            value = float(value)
-        values[name] = typed(signature, value)
-    return values
-
-
-def mapping(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Free keys as a{sv}; None leaves a key out."""
-    return {text(key): variant(key, value) for key, value in values.items() if value is not None}
-
-
-def variant(key: str, value: Any) -> Any:
-    """A plain value in its D-Bus type. That of a whole number depends on its key, never on the number."""
-    match value:
-        case bool():
-            return typed("b", value)
-        case int():
-            signature = key_signature(key)
-            low, high = {
-                "i": (-(1 << 31), (1 << 31) - 1),
-                "u": (0, UINT32_MAX),
-                "t": (0, UINT64_MAX),
-                "x": (-INT64_MAX, INT64_MAX),
-            }[signature]
-            return typed(signature, min(max(value, low), high))
-        case float():
-            return typed("d", value)
-        case Mapping():
-            return typed("a{sv}", mapping(value))
-        case list() | tuple():
-            if value and all(isinstance(item, Mapping) for item in value):
-                return typed("aa{sv}", [mapping(item) for item in value])
-            if value and all(isinstance(item, int) for item in value):
-                return typed("ax", [min(max(item, -INT64_MAX), INT64_MAX) for item in value])
-            return typed("as", [text(item) for item in value])
-        case _:
-            return typed("s", text(value))
-
-
-def text(value: Any) -> str:
-    """As D-Bus can carry it: file names may hold bytes that are no UTF-8, and no string holds a NUL."""
-    return str(value).replace("\0", " ").encode("utf-8", "replace").decode()
-
-
-def unsigned(value: int) -> int:
-    """Within 64 bits."""
-    return min(max(int(value), 0), UINT64_MAX)
+    async def _authorize(self, caller: Caller, action: str, what: str) -> int:
+        if self._authority is None:
+            raise BusError("the message bus closed the connection")
+        return await self._authority.check(caller, action, what)

@@ -38,6 +38,7 @@ if not hasattr(typing, "no_type_check_decorator"):
     typing.no_type_check_decorator = lambda decorator: decorator
 
 from dbus_next import Message, MessageFlag, MessageType, Variant
+from dbus_next._private.marshaller import Marshaller
 from dbus_next._private.unmarshaller import Unmarshaller
 from dbus_next.signature import SignatureTree
 
@@ -52,6 +53,8 @@ REPLIES_WAITING_MAX = 16 << 20
 """The same for replies and calls."""
 MESSAGE_MAX = 1 << 20
 """Bytes of a message that is accepted by default. The bus itself allows 32 MiB."""
+ERROR_MAX = 2000
+"""Characters of a message that goes with an error: it may quote what was sent."""
 LARGE_ANSWER = 200
 """Rows of an answer from which on it is put together in a thread."""
 HEADER_MAX = 1 << 16
@@ -61,9 +64,11 @@ DEPTH_MAX = 64
 BUS = ("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus")
 
 FIELD_PATH, FIELD_INTERFACE, FIELD_MEMBER, FIELD_ERROR_NAME, FIELD_REPLY_SERIAL = 1, 2, 3, 4, 5
-FIELD_SENDER, FIELD_SIGNATURE = 7, 8
-NO_REPLY_EXPECTED = 1
+FIELD_DESTINATION, FIELD_SENDER, FIELD_SIGNATURE = 6, 7, 8
+NO_REPLY_EXPECTED, MAY_INTERACT = 1, 4
 HEADER_FIELDS = SignatureTree("a(yv)").types[0]
+ALIGNMENT = 8
+"""Of structures, dictionary entries and messages: what begins at a multiple of it is the same bytes anywhere."""
 
 
 def typed(signature: str, value: Any) -> Any:
@@ -72,6 +77,31 @@ def typed(signature: str, value: Any) -> Any:
         return Variant(signature, value)
     except Exception as error:  # its checks raise a dozen kinds
         raise ValueError(f"{value!r} is no {signature}: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Arguments as they go over the wire, from the begin of a message's body."""
+
+    data: bytes
+
+
+def encoded(signature: str, arguments: Sequence[Any]) -> Encoded:
+    """Arguments, once for many messages. Raises ValueError if they do not fit."""
+    try:
+        return Encoded(bytes(Marshaller(signature, list(arguments)).marshall()))
+    except Exception as error:  # its checks raise a dozen kinds
+        raise ValueError(f"values do not fit {signature!r}: {error}") from error
+
+
+def array_of(entries: Sequence[Encoded]) -> Encoded:
+    """One argument, an array of structures or dictionary entries, each encoded as if it were a body of its own."""
+    body = bytearray(ALIGNMENT)
+    for entry in entries:
+        body += b"\0" * (-len(body) % ALIGNMENT)
+        body += entry.data
+    struct.pack_into("<I", body, 0, len(body) - ALIGNMENT)
+    return Encoded(bytes(body))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +121,11 @@ class Incoming:
     data: bytes
     body_offset: int
     oversized: bool = False
+
+    @property
+    def interactive(self) -> bool:
+        """True if the caller may be asked for a password."""
+        return bool(self.flags & MAY_INTERACT)
 
     @property
     def reply_expected(self) -> bool:
@@ -208,6 +243,7 @@ class Connection(asyncio.Protocol):
         *,
         timeout: float = CALL_TIMEOUT_S,
         start_service: bool = False,
+        interactive: bool = False,
     ) -> list[Any]:
         """Calls a method and returns what it returned, variants as plain values.
 
@@ -217,7 +253,8 @@ class Connection(asyncio.Protocol):
         serial = self._next_serial()
         data = _encode(
             message_type=MessageType.METHOD_CALL,
-            flags=MessageFlag.NONE if start_service else MessageFlag.NO_AUTOSTART,
+            flags=(MessageFlag.NONE if start_service else MessageFlag.NO_AUTOSTART)
+            | (MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION if interactive else MessageFlag.NONE),
             destination=destination,
             path=path,
             interface=interface,
@@ -248,7 +285,7 @@ class Connection(asyncio.Protocol):
         """Calls a method of the bus itself. Raises as `call`."""
         return await self.call(*BUS, member, signature, arguments)
 
-    def emit(self, path: str, interface: str, member: str, signature: str, arguments: Sequence[Any]) -> bool:
+    def emit(self, path: str, interface: str, member: str, signature: str, arguments: Sequence[Any] | Encoded) -> bool:
         """Sends a signal to whoever listens. False if it was dropped, because the bus takes none or is gone."""
         if not self._takes(SIGNALS_WAITING_MAX):
             self.signals_dropped += 1
@@ -260,25 +297,27 @@ class Connection(asyncio.Protocol):
                 interface=interface,
                 member=member,
                 signature=signature,
-                body=list(arguments),
+                body=arguments if isinstance(arguments, Encoded) else list(arguments),
                 serial=self._next_serial(),
             )
         )
         return True
 
-    async def reply(self, call: Incoming, signature: str, arguments: Sequence[Any]) -> bool:
+    async def reply(self, call: Incoming, signature: str, arguments: Sequence[Any] | Encoded) -> bool:
         """Answers a call. False if the answer was dropped. Raises ValueError if the values do not fit."""
         if not call.reply_expected:
             return True
-        fields = {
+        fields: dict[str, Any] = {
             "message_type": MessageType.METHOD_RETURN,
             "destination": call.sender,
             "reply_serial": call.serial,
             "signature": signature,
-            "body": list(arguments),
+            "body": arguments if isinstance(arguments, Encoded) else list(arguments),
             "serial": self._next_serial(),
         }
-        if not any(isinstance(argument, Sized) and len(argument) > LARGE_ANSWER for argument in arguments):
+        if isinstance(arguments, Encoded) or not any(
+            isinstance(argument, Sized) and len(argument) > LARGE_ANSWER for argument in arguments
+        ):
             return self._send_reply(_encode(**fields))
         # Seconds of work, if a caller asks for enough: not in the loop, and one at a time.
         async with self._large_answers:
@@ -296,7 +335,7 @@ class Connection(asyncio.Protocol):
                 reply_serial=call.serial,
                 error_name=name,
                 signature="s",
-                body=[message.replace("\0", " ").encode("utf-8", "replace").decode()],
+                body=[message[:ERROR_MAX].replace("\0", " ").encode("utf-8", "replace").decode()],
                 serial=self._next_serial(),
             )
         )
@@ -451,10 +490,26 @@ class Connection(asyncio.Protocol):
 
 
 def _encode(**fields: Any) -> bytes:
+    body = fields.get("body")
     try:
+        if isinstance(body, Encoded):
+            return _with_body(body.data, fields)
         return bytes(Message(**fields)._marshall())
     except Exception as error:  # its checks raise a dozen kinds
         raise ValueError(f"values do not fit {fields.get('signature', '')!r}: {error}") from error
+
+
+def _with_body(body: bytes, fields: dict[str, Any]) -> bytes:
+    """A message whose body is encoded already: dbus-next has no way for that."""
+    numbers = {"path": (FIELD_PATH, "o"), "interface": (FIELD_INTERFACE, "s"), "member": (FIELD_MEMBER, "s")}
+    numbers |= {"reply_serial": (FIELD_REPLY_SERIAL, "u"), "destination": (FIELD_DESTINATION, "s")}
+    numbers["signature"] = (FIELD_SIGNATURE, "g")
+    header = [[code, Variant(type_, fields[name])] for name, (code, type_) in numbers.items() if fields.get(name)]
+    kind = fields["message_type"].value
+    start = Marshaller("yyyyuua(yv)", [ord("l"), kind, 0, 1, len(body), fields["serial"], header])
+    start.marshall()
+    start.align(ALIGNMENT)
+    return bytes(start.buffer) + body
 
 
 def _decode(frame: bytes, header: int, *, oversized: bool = False) -> Incoming | None:
