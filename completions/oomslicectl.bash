@@ -2,19 +2,64 @@
 # shellcheck shell=bash
 # Completion of oomslicectl for bash; needs nothing but bash itself.
 
+# Bash takes ":", "=" and "@" for ends of words, so that a unit's name or a setting is several. What is typed is taken from
+# the line itself, and of what is offered only the part is given back that bash takes for the word.
 _oomslicectl() {
-        local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
-        local verbs='status slices decisions show explain verify restore'
+        local words=("${COMP_WORDS[@]:0:COMP_CWORD+1}")
+        if [[ -n ${COMP_LINE:-} ]]; then
+                local line=${COMP_LINE:0:COMP_POINT}
+                read -ra words <<<"$line"
+                [[ $line == *[[:space:]] ]] && words+=('')
+        fi
+        local current=${words[-1]} previous=${words[-2]}
+
+        COMPREPLY=()
+        _oomslicectl_candidates
+
+        local ends='' kept i
+        for i in : = @; do
+                [[ ${COMP_WORDBREAKS:-} == *"$i"* ]] && ends+=$i
+        done
+        if [[ -n $ends && $current == *["$ends"]* ]]; then
+                kept=${current%"${current##*["$ends"]}"}
+                kept=${kept%@} # which is the begin of a word, not its end
+                for i in "${!COMPREPLY[@]}"; do
+                        COMPREPLY[i]=${COMPREPLY[i]#"$kept"}
+                done
+        fi
+}
+
+_oomslicectl_candidates() {
+        local verbs='
+                status
+                slices
+                top
+                decisions
+                show
+                report
+                metrics
+                explain
+                simulate
+                record
+                replay
+                monitor
+                doctor
+                verify
+                restore
+                set
+                reload
+                act
+                release
+        '
         local verb='' word
 
-        for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
+        for word in "${words[@]:1:${#words[@]}-2}"; do
                 if [[ $word != -* ]]; then
                         verb=$word
                         break
                 fi
         done
 
-        COMPREPLY=()
         case $previous in
         --since)
                 compopt -o filenames 2>/dev/null # quotes the blanks
@@ -22,7 +67,31 @@ _oomslicectl() {
                         while IFS= read -r word; do [[ $word == "$current"* ]] && printf '%s\n' "$word"; done)
                 return
                 ;;
-        --limit)
+        --limit | --interval | --count | --duration | --at | --until)
+                return
+                ;;
+        --set)
+                compopt -o nospace 2>/dev/null
+                _oomslicectl_settings "$current"
+                return
+                ;;
+        --storm)
+                compopt -o nospace 2>/dev/null
+                mapfile -t COMPREPLY < <(compgen -W 'fast: slow: many:' -- "$current")
+                return
+                ;;
+        --with | --trace)
+                compopt -o filenames 2>/dev/null
+                mapfile -t COMPREPLY < <(compgen -f -- "$current")
+                return
+                ;;
+        --domain)
+                mapfile -t COMPREPLY < <(compgen -W "$(_oomslicectl_units)" -- "$current")
+                return
+                ;;
+        -o | --output)
+                compopt -o filenames 2>/dev/null
+                mapfile -t COMPREPLY < <(compgen -f -- "$current")
                 return
                 ;;
         --directory)
@@ -46,9 +115,19 @@ _oomslicectl() {
         if [[ $current == -* ]]; then
                 local options='-h --help --json'
                 case $verb in
-                slices) options+=' --no-legend' ;;
-                decisions) options+=' --since --limit --no-legend' ;;
-                explain) options+=' --all' ;;
+                status | show) options+=' --no-pager' ;;
+                slices) options+=' --no-pager --no-legend' ;;
+                top) options+=' --interval --domain --all --once --no-legend' ;;
+                decisions) options+=' --no-pager --since --limit --no-legend' ;;
+                report) options+=' --since -o --output' ;;
+                metrics) options+=' -o --output --serve' ;;
+                explain) options+=' --no-pager --all' ;;
+                simulate) options+=' --no-pager --set --with --storm --trace --at --until --domain --all' ;;
+                record) options+=' --interval --duration' ;;
+                replay) options+=' --no-pager --set --with' ;;
+                monitor) options+=' --count --all' ;;
+                doctor) options+=' --no-pager --quiet' ;;
+                set) options+=' --runtime --revert' ;;
                 restore) options+=' --directory' ;;
                 esac
                 mapfile -t COMPREPLY < <(compgen -W "$options" -- "$current")
@@ -56,18 +135,48 @@ _oomslicectl() {
         fi
 
         case $verb in
-        slices | explain)
+        set)
+                if [[ $previous == set ]]; then
+                        mapfile -t COMPREPLY < <(compgen -W "$(_oomslicectl_units)" -- "$current")
+                else
+                        compopt -o nospace 2>/dev/null
+                        mapfile -t COMPREPLY < <(compgen -S = -W 'Priority Protect Actions KillScope RankBy PressureTrigger
+                                CooldownSec DryRun Tier OnDecision' -- "$current")
+                fi
+                ;;
+        act)
+                if [[ $previous == act ]]; then
+                        mapfile -t COMPREPLY < <(compgen -W "$(_oomslicectl_units)" -- "$current")
+                else
+                        mapfile -t COMPREPLY < <(compgen -W 'warn reclaim throttle freeze terminate kill checkpoint' -- "$current")
+                fi
+                ;;
+        slices | explain | release)
                 mapfile -t COMPREPLY < <(compgen -W "$(_oomslicectl_units)" -- "$current")
                 ;;
-        show | restore)
+        show | report | restore)
                 mapfile -t COMPREPLY < <(compgen -W "$(oomslicectl decisions --no-legend 2>/dev/null |
                         while read -r word _; do printf '%s\n' "$word"; done)" -- "$current")
+                ;;
+        record | replay)
+                compopt -o filenames 2>/dev/null
+                mapfile -t COMPREPLY < <(compgen -f -- "$current")
                 ;;
         verify)
                 compopt -o filenames 2>/dev/null
                 mapfile -t COMPREPLY < <(compgen -f -- "$current"; compgen -W "$(_oomslicectl_units)" -- "$current")
                 ;;
         esac
+}
+
+# UNIT:KEY=VALUE
+_oomslicectl_settings() {
+        local keys='Priority= Protect= Actions= KillScope= RankBy= PressureTrigger= CooldownSec= DryRun= Tier= OnDecision='
+        if [[ $1 == *:* ]]; then
+                mapfile -t COMPREPLY < <(compgen -P "${1%"${1##*:}"}" -W "$keys" -- "${1##*:}")
+        else
+                mapfile -t COMPREPLY < <(compgen -S : -W "$(_oomslicectl_units)" -- "$1")
+        fi
 }
 
 # Names of running units.

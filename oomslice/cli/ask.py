@@ -45,6 +45,9 @@ class Manager(Protocol):
     async def get(self, name: str) -> Any:
         """A property."""
 
+    async def do(self, member: str, *arguments: Any) -> Any:
+        """A method that acts; somebody may have to type a password first."""
+
 
 class BusManager:
     """org.oomslice1.Manager on the system bus."""
@@ -67,6 +70,10 @@ class BusManager:
     async def get(self, name: str) -> Any:
         """A property."""
         return await self._client.get(name)
+
+    async def do(self, member: str, *arguments: Any) -> Any:
+        """A method that acts."""
+        return await self._client.call(member, *arguments)
 
 
 def ask(question: Callable[[Manager], Awaitable[T]]) -> T:

@@ -11,8 +11,6 @@ from typing import Any
 from oomslice.cli.failure import CommandFailure, Exit
 from oomslice.cli.text import Column, Terminal, clean, local_time, plural, relative, table
 
-NAME = "decisions"
-HELP = "what was decided, newest first"
 DESCRIPTION = """\
 Lists decisions: those of oomslice, and what the kernel's own OOM killer did in between. They are kept over reboots,
 by default the last 10000."""
@@ -48,10 +46,13 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> Exit:
     """Asks oomsliced and prints."""
     from oomslice.cli import answers
     from oomslice.cli.ask import Manager, ask, print_json
-    from oomslice.cli.since import parse_since
 
+    since = 0
     try:
-        since = parse_since(arguments.since, time.time_ns() // 1000) if arguments.since else 0
+        if arguments.since:
+            from oomslice.cli.since import parse_since
+
+            since = parse_since(arguments.since, time.time_ns() // 1000)
     except ValueError as error:
         raise CommandFailure(f"--since: {error}", Exit.USAGE) from error
 

@@ -11,8 +11,6 @@ from typing import Any
 from oomslice.cli.failure import CommandFailure, Exit
 from oomslice.cli.text import Column, Terminal, clean, metric, metric_title, plural, table
 
-NAME = "explain"
-HELP = "who would be chosen now, and why nobody else"
 DESCRIPTION = """\
 Shows for every domain who would be chosen if it ran out of memory now, with all candidates in order and the reason
 for each. A domain is the whole machine (-.slice) or a unit with PressureTrigger=. Nothing is done.

@@ -6,13 +6,10 @@ from __future__ import annotations
 import argparse
 import errno
 import os
-from dataclasses import asdict
 
 from oomslice.cli.failure import CommandFailure, Exit
 from oomslice.cli.text import Terminal, clean
 
-NAME = "restore"
-HELP = "bring back what the step checkpoint wrote to disk"
 DESCRIPTION = """\
 Restores the processes that the step checkpoint of a decision wrote to disk with CRIU, into a transient service
 UNIT-restored.service in the slice where the unit was. For root. The dump is kept; the settings of the old unit are
@@ -38,6 +35,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> Exit:
     """Restores and says where it runs."""
+    from dataclasses import asdict
+
     from oomslice.actions.restore import RestoreError, restore
     from oomslice.cli.ask import print_json
 

@@ -26,9 +26,19 @@ from oomslice.cli.text import (
     size,
     table,
 )
+from oomslice.decisions.words import (
+    AGREEMENTS,
+    CONSTRAINTS,
+    ENDED,
+    FLAGS,
+    MOMENTS,
+    OUTCOMES,
+    SCOPES,
+    SOURCES,
+    TRIGGERS,
+    VERDICTS,
+)
 
-NAME = "show"
-HELP = "one decision with everything known of it"
 DESCRIPTION = """\
 Shows one decision, by default the newest: what triggered it, in which domain, all candidates with priority and size
 and why each was chosen or not, the steps of the ladder that were taken, what came of it, and the times from trigger
@@ -40,70 +50,8 @@ examples:
   oomslicectl show --json | jq .candidates
                                        exact figures, for programs"""
 
-TRIGGERS = {
-    "memory-available": "little memory available",
-    "memory-low": "memory is low, not yet at its limits",
-    "thrash": "the machine stalls for memory",
-    "pressure": "memory pressure of the domain",
-    "kernel-oom": "the kernel ran out of memory",
-}
-OUTCOMES = {
-    "freed": "the victim is dead and its memory is back",
-    "relieved": "the shortage was over before the end of the ladder",
-    "held": "the victim stands still, as its ladder ends in freeze",
-    "kept": "the victim is dead, but its memory is still charged: files on a tmpfs",
-    "deadline": "the signal was sent, but the memory was not back by the deadline",
-    "dry-run": "nothing was done, as DryRun= asks",
-    "no-candidate": "nobody may be chosen",
-    "failed": "the kill, or the step that was to be the last, failed",
-    "gone": "the victim's cgroup was gone before the kill",
-    "interrupted": "oomslice-core ended before it saw the outcome",
-    "refused": "the last check before the kill found a process that is never touched",
-    "killed-by-kernel": "the kernel's own OOM killer acted, not oomslice",
-    "pending": "not known yet",
-}
 UNDOABLE = frozenset({"freeze", "throttle"})
-ENDED = frozenset({"freed", "kept"})
-"""Outcomes after which no process of the victim is left."""
-VERDICTS = {
-    "chosen": "chosen",
-    "eligible": "eligible, came after the choice",
-    "empty": "no process in it",
-    "tried": "tried before in this shortage",
-    "gone": "cgroup is gone",
-    "left-to-oomd": "left to systemd-oomd",
-    "protected": "protected",
-    "self": "never touched",
-    "container": "holds other units, or goes with one",
-    "outside": "not below the domain",
-}
-SCOPES = {
-    "subtree": "with all units below it",
-    "process": "its largest process alone",
-}
-FLAGS = {
-    "restarting": "the victim was killed before and came back again and again, so there was no ladder but a kill",
-    "watchdog": "the deciding thread was stuck; the watchdog acted",
-}
-EVENTS = (
-    ("trigger", "trigger_usec"),
-    ("decision", "decision_usec"),
-    ("signal", "signal_usec"),
-    ("death", "death_usec"),
-    ("memory back", "memory_back_usec"),
-)
 PIDS_SHOWN = 8
-CONSTRAINTS = {
-    "CONSTRAINT_NONE": "the machine",
-    "CONSTRAINT_MEMCG": "the memory limit of a cgroup",
-    "CONSTRAINT_CPUSET": "the memory nodes of a cpuset",
-    "CONSTRAINT_MEMORY_POLICY": "the memory nodes of a memory policy",
-}
-"""What the kernel says it was short of (include/linux/oom.h)."""
-SOURCES = {
-    "kernel-log": "the kernel log",
-    "memory.events": "the counter in memory.events alone; the kernel log tells nothing of it",
-}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -201,7 +149,7 @@ def _candidates(decision: Mapping[str, Any], terminal: Terminal) -> str:
     rank_by = str(decision.get("rank_by", "memory"))
     if not candidates:
         if decision.get("carrier") == "kernel":
-            return "Candidates are not known: the kernel chose by its own score, not by the plan."
+            return "Candidates are not known: the kernel chose by its own score."
         return "No candidates were looked at."
     columns = (
         Column(""),
@@ -240,10 +188,15 @@ def _act(decision: Mapping[str, Any], terminal: Terminal) -> list[tuple[str, str
     pairs = []
     if victim:
         choice = terminal.style("bold", victim)
-        if not kernel:
+        agreement = clean(decision.get("agreement", ""))
+        if not kernel or agreement:
             choice += f", priority {decision.get('victim_priority', 0)}"
         before = decision.get("victim_memory_before", 0)
         pairs.append(("Choice", choice + (f", {size(before)}" if before else "")))
+        if agreement:
+            said = AGREEMENTS.get(agreement, agreement)
+            planned = clean(decision.get("planned_victim", ""))
+            pairs.append(("By the plan", said + (f": {planned} was to go first" if planned else "")))
     if victim and outcome != "dry-run":
         pairs.append(("Step", clean(decision.get("step", "")) + _processes(decision)))
     elif victim:
@@ -280,6 +233,9 @@ def _kernel(extra: Mapping[str, Any]) -> list[tuple[str, str]]:
         constraint = clean(extra["constraint"])
         short = CONSTRAINTS.get(constraint, constraint)
         pairs.append(("Short was", short + (f", {clean(extra['oom_memcg'])}" if extra.get("oom_memcg") else "")))
+    if extra.get("points_of"):
+        share = 100 * int(extra.get("points", 0)) / int(extra["points_of"])
+        pairs.append(("Kernel's score", f"{share:.1f}% of the memory it looked at"))
     if extra.get("oom_score_adj"):
         pairs.append(("Score adjusted", f"by {clean(extra['oom_score_adj'])}"))
     if extra.get("source"):
@@ -370,13 +326,13 @@ def _times(decision: Mapping[str, Any], terminal: Terminal) -> str:
     """The time line: differences by the monotonic clock, the time of day as that of the trigger plus them."""
     start = int(decision.get("trigger_usec", 0))
     realtime = int(decision.get("realtime_usec", 0))
-    if decision.get("carrier") == "kernel" or not any(decision.get(key) for _, key in EVENTS[1:]):
+    if decision.get("carrier") == "kernel" or not any(decision.get(key) for _, key in MOMENTS[1:]):
         return ""  # nothing is known but the moment itself, which stands at the top
     columns = (Column("EVENT"), Column("TIME"), Column("SINCE TRIGGER", right=True), Column("STEP TOOK", right=True))
     rows = []
     previous = start
     # In the order in which they happened: memory may be back before the last thread of the victim is gone.
-    for name, key in sorted(EVENTS, key=lambda event: int(decision.get(event[1], 0)) or math.inf):
+    for name, key in sorted(MOMENTS, key=lambda event: int(decision.get(event[1], 0)) or math.inf):
         moment = int(decision.get(key, 0))
         if not moment:
             rows.append((name, "-", "-", "-"))

@@ -10,8 +10,6 @@ from typing import Any
 from oomslice.cli.failure import Exit
 from oomslice.cli.text import Column, Terminal, clean, facts, table, yes_no
 
-NAME = "slices"
-HELP = "all units with their priorities, or the settings of some"
 DESCRIPTION = """\
 Shows every running slice, service and scope that oomslice knows, as a tree of cgroups, with the priority that
 decides over it, where that priority comes from, and the ladder (Actions=) that is climbed if it is chosen. With UNIT,
@@ -36,6 +34,8 @@ LABELS = {
     "KillScope": "Kill scope",
     "KillScopeOrigin": "Kill scope from",
     "TakenWith": "Goes with",
+    "OOMScoreAdjust": "OOM score adjusted",
+    "OOMScoreAdjustOrigin": "OOM score because",
     "LeftToSystemdOomd": "Left to systemd-oomd",
     "NeedDaemonReload": "Needs daemon-reload",
 }

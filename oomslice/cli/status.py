@@ -4,17 +4,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from oomslice.cli.failure import Exit
-from oomslice.cli.text import Terminal, clean, facts, plural, size
+from oomslice.cli.text import Column, Terminal, clean, facts, plural, size, table, yes_no
 
-NAME = "status"
-HELP = "whether the machine is looked after, and what is missing"
+if TYPE_CHECKING:
+    from oomslice.cli.ask import Manager
+
 DESCRIPTION = """\
-Shows whether oomslice-core is armed with a plan, who can act (carriers), what this kernel lacks and what that means,
-whether other OOM killers run, and what is wrong in unit files and YAML.
+Shows whether oomslice-core is armed with a plan, what this kernel lacks and what that means, whether other OOM killers
+run, what is wrong in unit files and YAML, and who can act on the plan or sees who did (carriers), and how often.
 
 Exit code 0 if the core is armed, 1 if it is not."""
 EXAMPLES = """\
@@ -31,6 +32,7 @@ FEATURES = {
     "psi-machine": "no pressure figures of the machine: neither the early sign nor the stall trigger works",
     "psi-domains": "no pressure trigger for every domain: PressureTrigger= does not work everywhere",
     "memory": "no memory controller: sizes are not known",
+    "page-faults": "page faults may not be counted (CAP_PERFMON): memory that grows fast without swap is noticed later",
 }
 """Feature of the core -> what it means that it is missing."""
 
@@ -41,16 +43,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> Exit:
     """Asks oomsliced and prints."""
-    from oomslice.cli import answers
-    from oomslice.cli.ask import Manager, ask, print_json
-
-    async def state(manager: Manager) -> dict[str, Any]:
-        return {
-            "version": await manager.get("Version"),
-            "state": await manager.get("State"),
-            "carriers": await manager.get("Carriers"),
-            "configuration_errors": answers.problems(await manager.get("ConfigurationErrors")),
-        }
+    from oomslice.cli.ask import ask, print_json
 
     status = ask(state)
     if arguments.json:
@@ -58,6 +51,18 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> Exit:
     else:
         print(render(status, terminal))
     return Exit.OK if status["state"].get("Armed") else Exit.FAILED
+
+
+async def state(manager: Manager) -> dict[str, Any]:
+    """All properties of the manager, under the names of --json."""
+    from oomslice.cli import answers
+
+    return {
+        "version": await manager.get("Version"),
+        "state": await manager.get("State"),
+        "carriers": await manager.get("Carriers"),
+        "configuration_errors": answers.problems(await manager.get("ConfigurationErrors")),
+    }
 
 
 def render(status: Mapping[str, Any], terminal: Terminal) -> str:
@@ -70,7 +75,6 @@ def render(status: Mapping[str, Any], terminal: Terminal) -> str:
         ("Core", _core(state)),
         ("Plan", _plan(state)),
         ("Domains", _domains(state)),
-        ("Carriers", "\n".join(_carrier(carrier) for carrier in status["carriers"]) or "none"),
         ("Decisions", _decisions(state)),
     ]
     missing = [str(name) for name in state.get("CoreFeaturesMissing", ())]
@@ -84,7 +88,10 @@ def render(status: Mapping[str, Any], terminal: Terminal) -> str:
     pairs.append(("Configuration", "no problems" if not errors else f"{plural(len(errors), 'problem')}:"))
     text = f"{terminal.style('green' if armed else 'red', dot)} {terminal.style('bold', title)}\n"
     text += facts(pairs, terminal)
-    return "\n".join([text, *(f"  {problem_text(error)}" for error in errors)])
+    parts = [text, *(f"  {problem_text(error)}" for error in errors)]
+    if status["carriers"]:
+        parts += ["", carriers(status["carriers"], terminal)]
+    return "\n".join(parts)
 
 
 def _core(state: Mapping[str, Any]) -> str:
@@ -114,10 +121,32 @@ def _domains(state: Mapping[str, Any]) -> str:
     return ", ".join(domain(clean(name)) for name in state.get("Domains", ())) or "none"
 
 
-def _carrier(carrier: Mapping[str, Any]) -> str:
-    role = "acts" if carrier.get("Acts") else "reports only"
-    state = "" if carrier.get("Active") else "inactive, "
-    return f"{clean(carrier.get('Name', ''))}: {state}{role}; {clean(carrier.get('Detail', ''))}"
+def carriers(states: Sequence[Mapping[str, Any]], terminal: Terminal) -> str:
+    """Who acts on the plan or sees who did, one line each, and below it what failed last."""
+    columns = (
+        Column("CARRIER"),
+        Column("ACTIVE"),
+        Column("ACTS"),
+        Column("HITS", right=True),
+        Column("MISSED", right=True),
+        Column("DETAIL", give=True, least=20),
+    )
+    rows = []
+    styles = []
+    for state in states:
+        active, error = bool(state.get("Active")), clean(state.get("LastError", ""))
+        rows.append(
+            [
+                clean(state.get("Name", "")),
+                yes_no(active),
+                yes_no(state.get("Acts")),
+                str(state.get("Hits", 0)),
+                str(state.get("Missed", 0)),
+                clean(state.get("Detail", "")) + (f"; last error: {error}" if error else ""),
+            ]
+        )
+        styles.append("" if active else "yellow")
+    return table(columns, rows, terminal, styles=styles)
 
 
 def _decisions(state: Mapping[str, Any]) -> str:

@@ -8,7 +8,6 @@ import contextlib
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from oomslice.settings.model import Configuration, Problem
     from oomslice.units.model import Unit
 
-NAME = "verify"
-HELP = "what is wrong in unit files and YAML"
 DESCRIPTION = """\
 Checks the [X-OOMSlice] sections of unit files and drop-ins, and the YAML configuration, without the daemon. systemd
 does not look into sections that begin with X-, so this does.
@@ -46,12 +43,12 @@ SECTION = "[X-OOMSlice]"
 SYSTEMCTL_TIMEOUT_SEC = 30
 
 
-@dataclass(slots=True)
 class Report:
     """What was looked at and what was found."""
 
-    files: list[str] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.files: list[str] = []
+        self.problems: list[Problem] = []
 
     def add(self, files: Sequence[tuple[str, str]], problems: Sequence[Problem]) -> None:
         """Takes over what is new of both."""
@@ -188,25 +185,14 @@ def named_unit(name: str, command: Sequence[str] = ("systemctl",)) -> Unit:
     """The unit as systemd loads it, running or not. Raises CommandFailure."""
     import subprocess
 
+    from oomslice.cli import systemctl
     from oomslice.units.model import Unit
 
-    properties = "LoadState,FragmentPath,DropInPaths,Transient,ControlGroup"
+    properties = ("LoadState", "FragmentPath", "DropInPaths", "Transient", "ControlGroup")
     try:
-        answer = subprocess.run(
-            [*command, "show", f"--property={properties}", "--", name],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=SYSTEMCTL_TIMEOUT_SEC,
-            check=False,
-        )
+        (values,) = systemctl.show([name], properties, SYSTEMCTL_TIMEOUT_SEC, command)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise _no_systemd(str(error)) from error
-    if answer.returncode != 0:
-        said = answer.stderr.strip().splitlines() or [f"systemctl ended with {answer.returncode}"]
-        raise _no_systemd(clean(said[0]))
-    values = dict(line.split("=", 1) for line in answer.stdout.splitlines() if "=" in line)
+        raise _no_systemd(clean(str(error))) from error
     if not values.get("FragmentPath") and not values.get("DropInPaths"):
         state = values.get("LoadState", "not-found")
         raise CommandFailure(

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""oomslicectl metrics: figures for Prometheus, as text, as a file, or over HTTP."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from oomslice.cli.failure import CommandFailure, Exit
+from oomslice.cli.text import Terminal
+from oomslice.errors import BusError
+
+if TYPE_CHECKING:
+    from oomslice.metrics.exposition import Family
+
+DESCRIPTION = """\
+Writes figures in the text format of Prometheus: pressure, memory above the limit, decisions by unit, step, carrier and
+outcome, and how long they took. Without a daemon it says that there is none (oomslice_up 0) and is no failure.
+
+Over HTTP: systemctl enable --now oomslice-metrics.socket, then scrape localhost:9847/metrics. For the textfile
+collector of node_exporter: systemctl enable --now oomslice-metrics-textfile.timer."""
+EXAMPLES = """\
+examples:
+  oomslicectl metrics                  on the screen
+  oomslicectl metrics -o /var/lib/prometheus/node-exporter/oomslice.prom
+                                       for node_exporter; there as a whole or not at all"""
+
+FIRST_DESCRIPTOR = 3
+"""The first one that systemd hands over. Source: sd_listen_fds(3)."""
+TIMEOUT_SEC = 5.0
+"""For one answer of oomsliced: a scrape, of Prometheus by default, waits for ten seconds."""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of this verb."""
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", default="-", help="where to write it (default: to the output)"
+    )
+    parser.add_argument("--serve", action="store_true", help="answer HTTP on the socket that systemd hands over")
+
+
+def run(arguments: argparse.Namespace, terminal: Terminal) -> Exit:
+    """Asks oomsliced and writes, or serves."""
+    import asyncio
+
+    from oomslice.cli.ask import missing_module, print_json
+    from oomslice.cli.report import write
+
+    try:
+        from oomslice.metrics.exposition import exposition
+        from oomslice.metrics.server import Server
+    except ModuleNotFoundError as error:
+        raise missing_module(error) from error
+    if arguments.serve:
+
+        async def serve() -> None:
+            await Server(text).run(handed_over())
+
+        asyncio.run(serve())
+        return Exit.OK
+    families = asyncio.run(gathered())
+    if arguments.json:
+        print_json(
+            [
+                {"name": family.name + point.suffix, "labels": dict(point.labels), "value": point.value}
+                for family in families
+                for point in family.points
+            ]
+        )
+    elif arguments.output == "-":
+        print(exposition(families), end="")
+    else:
+        write(Path(arguments.output), exposition(families))
+    return Exit.OK
+
+
+async def text() -> str:
+    """What a scrape gets."""
+    from oomslice.metrics.exposition import exposition
+
+    return exposition(await gathered())
+
+
+async def gathered() -> list[Family]:
+    """All figures."""
+    from oomslice.bus.client import ManagerClient
+    from oomslice.metrics.gather import gather
+
+    try:
+        async with ManagerClient(timeout=TIMEOUT_SEC) as manager:
+            return await gather(manager)
+    except BusError:
+        return await gather(None)
+
+
+def handed_over() -> socket.socket:
+    """The listening socket. Raises CommandFailure."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()) or os.environ.get("LISTEN_FDS") != "1":
+        raise CommandFailure(
+            "there is no socket to serve on", Exit.USAGE, "systemctl enable --now oomslice-metrics.socket"
+        )
+    return socket.socket(fileno=FIRST_DESCRIPTOR)
