@@ -46,6 +46,10 @@ bench-peers: build ## other daemons, the kernel and oomslice on the same storms;
 	@$(PYTHON) -m tests.bench.peers $(if $(PEERS),--peers "$(PEERS)") $(if $(STORMS),--storms "$(STORMS)") \
 		$(if $(SWAP),--swap "$(SWAP)") $(if $(RUNS),--runs $(RUNS)) $(if $(PUBLISH),--publish)
 
+.PHONY: screenshot
+screenshot: setup ## docs/top.svg anew, from what top drew when tests/vm/test_tool.py last ran
+	@tools/screenshot .cache/vm/top.typescript
+
 .PHONY: lint
 lint: build ## ruff, mypy, clang-format, shellcheck, systemd-analyze verify
 	@$(PYTHON) -m pytest -q tests/unit/test_linters.py tests/unit/test_units_verify.py
@@ -54,7 +58,7 @@ lint: build ## ruff, mypy, clang-format, shellcheck, systemd-analyze verify
 format: setup ## format Python and C in place
 	@.venv/bin/ruff format . tools/run-tests
 	@.venv/bin/ruff check --fix . tools/run-tests
-	@.venv/bin/clang-format -i core/*.c core/*.h
+	@.venv/bin/clang-format -i core/*.[ch] bpf/*.[ch] scores/*.[ch]
 
 .PHONY: setup
 setup: ## install what the other targets need (apt, .venv)
