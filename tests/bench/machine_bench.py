@@ -70,17 +70,29 @@ def wakeups(machine: Machine) -> Iterator[Figure]:
     core = machine.main_pid("oomslice-core.service")
     machine.run("sync; sleep 20")
     # Attaching interrupts the calls that the threads are in, and the end does so again; what counts is between.
-    trace = machine.check(
-        f"strace -f -qq -o /tmp/rest -p {core} >/dev/null 2>&1 & tracer=$!; sleep 5; wc -l < /tmp/rest; sleep 60;"
+    before, _, trace = machine.check(
+        f"strace -f -qq -o /tmp/rest -p {core} >/dev/null 2>&1 & tracer=$!; sleep 5; wc -c < /tmp/rest; sleep 60;"
         " cat /tmp/rest; kill $tracer",
         timeout=PATIENCE,
-    ).splitlines()
-    before, lines = int(trace[0]), trace[1:]
-    if before:
-        yield Figure("system calls of oomslice-core in a minute at rest", "", (float(len(lines) - before),), "0")
+    ).partition("\n")
+    calls = calls_since(int(before), trace)
+    for call in calls:
+        say(f"not at rest: {call}")
+    if int(before):
+        yield Figure("system calls of oomslice-core in a minute at rest", "", (float(len(calls)),), "0")
     else:
         say("strace did not see the core")
         yield Figure("system calls of oomslice-core in a minute at rest", "", ())
+
+
+def calls_since(size: int, trace: str) -> list[str]:
+    """What strace began to write after so many characters.
+
+    It ends the line of the call that it saw last only when another one comes: at rest, one line has no end.
+    """
+    before = trace[:size]
+    begun = before.count("\n") + (not before.endswith("\n"))
+    return trace.split("\n")[begun:-1]
 
 
 def storms(machine: Machine, runs: int) -> Iterator[Figure]:

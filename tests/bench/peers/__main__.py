@@ -2,8 +2,8 @@
 """`make bench-peers`: the kernel alone, the other daemons and oomslice on the same storms; prints tables.
 
 Every run is kept below .cache/bench-peers when it is done. A call that was killed is simply repeated: what is there is
-not measured again, unless the storm, the candidate's settings, the kernel or the package are others now. With --publish
-docs/benchmarks.md, its picture and its summary are written from all that is kept.
+not measured again, unless what it depends on (identity.py) is another now. With --publish what is there joins
+docs/benchmarks.json, and docs/benchmarks.md and its picture are written from that: what was measured before stays.
 """
 
 from __future__ import annotations
@@ -20,17 +20,19 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.figures import say
-from tests.vm.conftest import package as built_package
 from tests.vm.image import Image, image
-from tests.vm.machine import CommandError, MachineError, MachineSilent, programs_disk
+from tests.vm.machine import PROGRAMS, CommandError, MachineError, MachineSilent
+from tests.vm.package import package as built_package
 
 from . import trace
-from .candidates import CANDIDATES, files_of
-from .columns import Cell, outcome
-from .disk import oomslice_disk, peers_disk
+from .candidates import CANDIDATES
+from .columns import outcome
+from .disk import oomslice_disk, peers_disk, versions
+from .identity import Circumstances, content, programs, release
 from .picture import picture
 from .stage import DoesNotStart, Stage
-from .storms import DATABASE_MB, MEMORY_MB, STORMS, SWAPS, Storm
+from .storms import STORMS, SWAPS, Storm
+from .summary import merged
 from .table import into, page, tables
 from .trace import RunId
 
@@ -39,6 +41,8 @@ STATE = REPOSITORY / ".cache" / "bench-peers"
 DOCUMENTS = REPOSITORY / "docs"
 BOOT_SECONDS = 120.0
 """What a boot, the database and a look at the daemon at rest take; for the forecast only."""
+BETWEEN_BOOTS = 2.0
+"""Seconds in which another who waits for the emulator (machine.py) gets it."""
 TRIES = 3
 """How often a machine that fails by itself is booted anew before the call gives up."""
 
@@ -46,28 +50,21 @@ TRIES = 3
 class Bench:
     """The matrix: what is to be done, what is there, how long it will take."""
 
-    def __init__(self, kernel: str, base: Image, disks: dict[bool, Path], package: str) -> None:
+    def __init__(self, kernel: str, base: Image, disks: dict[bool, Path], circumstances: Circumstances) -> None:
         self.kernel = kernel
         self.base = base
         self.disks = disks
-        self.package = package
+        self.circumstances = circumstances
         self.todo: list[RunId] = []
         self.done = 0
 
     def key(self, run: RunId) -> str:
         """What a run depends on."""
-        candidate, storm = CANDIDATES[run.candidate], STORMS[run.storm]
-        return trace.digest(
-            programs_disk().name,
-            self.disks[False].name,
-            self.kernel,
-            MEMORY_MB,
-            DATABASE_MB,
-            asdict(storm),
-            files_of(candidate, swap=run.swap != "none"),
-            candidate.command,
-            self.package if candidate.is_ours else "",
-        )
+        return self.circumstances.key(CANDIDATES[run.candidate], STORMS[run.storm], run.swap)
+
+    def version(self, name: str) -> str:
+        """Of a candidate."""
+        return self.circumstances.version(CANDIDATES[name])
 
     def measure(self, runs: Iterable[RunId]) -> None:
         """All runs that are not there yet, candidate by candidate."""
@@ -78,6 +75,8 @@ class Bench:
         while self.todo:
             first = self.todo[0]
             before = len(self.todo)
+            if self.done:
+                time.sleep(BETWEEN_BOOTS)
             try:
                 self._boot(first.candidate, first.swap)
             except MachineError as error:
@@ -94,23 +93,23 @@ class Bench:
         try:
             with Stage(self.base, self.disks[candidate.is_ours], self.kernel, candidate, swap) as stage:
                 self._about(stage)
-                while self.todo and (self.todo[0].candidate, self.todo[0].swap) == (name, swap):
+                while self.todo and self.todo[0].candidate == name:
+                    if self.todo[0].swap != stage.swap:
+                        stage.change_swap(self.todo[0].swap)
                     if not self._run(stage, self.todo[0]):
                         return
         except DoesNotStart as error:
             say(f"{name} does not start: {error}")
             said = str(error).splitlines()[-1][:160] if str(error) else "it says nothing"
-            about = {"version": error.versions.pop("candidate"), "machine": error.versions, "failure": said}
-            _keep(STATE / f"about-{name}.json", about)
+            _keep(STATE / f"about-{name}.json", {"version": self.version(name), "failure": said})
             self.todo = [run for run in self.todo if run.candidate != name]
 
     def _about(self, stage: Stage) -> None:
-        path = STATE / f"about-{stage.candidate.name}.json"
-        versions = stage.versions()
-        if path.exists() and json.loads(path.read_text()).get("package") == self.package:
-            return
-        about = {"version": versions.pop("candidate"), "machine": versions, "at_rest": stage.at_rest()}
-        _keep(path, {**about, "package": self.package})
+        name = stage.candidate.name
+        path = STATE / f"about-{name}.json"
+        if not path.exists() or json.loads(path.read_text())["version"] != self.version(name):
+            about = {"version": self.version(name), "systemd": stage.systemd(), "at_rest": stage.at_rest()}
+            _keep(path, about)
 
     def _run(self, stage: Stage, run: RunId) -> bool:
         """Whether the machine can be used for another one."""
@@ -118,7 +117,8 @@ class Bench:
         say(f"{run.candidate}, {run.storm}, swap: {run.swap}, run {run.number}{self._forecast()}")
         lines: list[str] = []
         started = time.monotonic()
-        header: dict[str, Any] = {**asdict(run), "key": self.key(run), "kernel": self.kernel, "victim": storm.victim}
+        header: dict[str, Any] = {**asdict(run), "key": self.key(run), "kernel": self.circumstances.kernel}
+        header |= {"version": self.version(run.candidate), "victim": storm.victim}
         facts: dict[str, Any] = {}
         usable = True
         try:
@@ -132,7 +132,7 @@ class Bench:
         say(_sentence(run, storm))
         if not usable:
             say("the machine hangs: counted, and booted anew")
-        elif self.todo and (self.todo[0].candidate, self.todo[0].swap) == (run.candidate, run.swap):
+        elif self.todo and self.todo[0].candidate == run.candidate:
             usable = stage.clean_up()
             if not usable:
                 say("the machine is not as it was: booting anew")
@@ -143,20 +143,13 @@ class Bench:
         for run in self.todo:
             known = [_seconds(other) for other in STATE.glob(f"{run.swap}/*/{run.storm}-*.jsonl.gz")]
             seconds += 15 + (sum(known) / len(known) if known else STORMS[run.storm].seconds + 20)
-            seconds += BOOT_SECONDS if (run.swap, run.candidate) != last else 0
-            last = (run.swap, run.candidate)
+            seconds += BOOT_SECONDS if run.candidate != last else 0
+            last = run.candidate
         return f"; {len(self.todo)} runs left, about {seconds / 60:.0f} min"
 
 
 def _seconds(path: Path) -> float:
     return float(trace.read(path).header.get("seconds", 0.0))
-
-
-def _last_package() -> str:
-    """The disk with the oomslice that the kept runs are of, for a call that measures only others."""
-    for path in sorted(STATE.glob("about-oomslice*.json")):
-        return str(json.loads(path.read_text()).get("package", ""))
-    return ""
 
 
 def _keep(path: Path, value: dict[str, Any]) -> None:
@@ -176,14 +169,14 @@ def _sentence(run: RunId, storm: Storm) -> str:
 
 
 def summarise(bench: Bench) -> dict[str, Any]:
-    """The summary of all runs that are kept and would be measured like that now."""
-    cells, dates, machine = [], [], {"kernel": bench.kernel, "systemd": "", "emulator": _emulator()}
+    """The summary of all runs that are here and would be measured like that now."""
+    cells, machine = [], {"kernel": bench.circumstances.kernel, "emulator": _emulator(), "systemd": ""}
     candidates: dict[str, Any] = {}
     for name in CANDIDATES:
         path = STATE / f"about-{name}.json"
-        if path.exists():
-            about = json.loads(path.read_text())
-            machine |= about.get("machine", {})
+        about = json.loads(path.read_text()) if path.exists() else {}
+        if about and about["version"] == bench.version(name):
+            machine["systemd"] = about.get("systemd") or machine["systemd"]
             candidates[name] = {key: about[key] for key in ("version", "at_rest", "failure") if key in about}
     for swap in SWAPS:
         for name in candidates:
@@ -192,24 +185,32 @@ def summarise(bench: Bench) -> dict[str, Any]:
                 key = bench.key(RunId(swap, name, storm.name, 0))
                 runs = [trace.read(path) for path in paths if trace.counts(path, key)]
                 if runs:
-                    cell = Cell(swap, name, storm.name, tuple(outcome(run, storm.victim) for run in runs))
-                    dates += [run.header["measured"] for run in runs]
+                    days = [run.header["measured"] for run in runs]
                     cells.append(
                         {
                             "swap": swap,
                             "candidate": name,
                             "storm": storm.name,
-                            "outcomes": [found.plain() for found in cell.outcomes],
+                            "measured": [min(days), max(days)],
+                            "version": bench.version(name),
+                            "kernel": bench.circumstances.kernel,
+                            "key": key,
+                            "outcomes": [outcome(run, storm.victim).plain() for run in runs],
                         }
                     )
-    measured = [min(dates), max(dates)] if dates else ["", ""]
-    return {"measured": measured, "machine": machine, "candidates": candidates, "cells": cells}
+    return {"machine": machine, "candidates": candidates, "cells": cells}
 
 
 def _emulator() -> str:
     said = subprocess.run(["qemu-system-x86_64", "--version"], check=True, capture_output=True, text=True).stdout
     match = re.search(r"version ([\d.]+)", said)
     return f"QEMU {match[1]}" if match else "QEMU"
+
+
+def kept() -> dict[str, Any]:
+    """The summary in the tree."""
+    found: dict[str, Any] = json.loads((DOCUMENTS / "benchmarks.json").read_text())
+    return found
 
 
 def publish(summary: dict[str, Any]) -> None:
@@ -239,7 +240,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--runs", type=int, default=5, help="in each cell (default: %(default)s)")
     parser.add_argument("--kernel", default="", help="short version (default: the oldest of the image)")
     parser.add_argument("--package", type=Path, help="oomslice's .deb (default: built from this tree)")
-    parser.add_argument("--publish", action="store_true", help="write docs/benchmarks.* from all runs that are kept")
+    parser.add_argument("--publish", action="store_true", help="write docs/benchmarks.*")
     options = parser.parse_args(arguments)
     names = _names(options.peers, list(CANDIDATES))
     storms = _names(options.storms, list(STORMS))
@@ -247,21 +248,22 @@ def main(arguments: Sequence[str]) -> int:
     base = image(say)
     kernel = options.kernel or base.kernels[0]
     below = peers_disk(base, say)
-    disks, package = {False: below}, _last_package()
+    disks, found = {False: below}, versions(below)
     if any(CANDIDATES[name].is_ours for name in names):
         deb = options.package or built_package()
         disks[True] = oomslice_disk(base, below, deb, say)
-        package = disks[True].name
-    bench = Bench(kernel, base, disks, package)
+        found |= {"oomslice": f"{versions(disks[True])['oomslice']}, build {content(deb)[:7]}"}
+    circumstances = Circumstances(release(base.kernel(kernel)[0]), programs(PROGRAMS), found)
+    bench = Bench(kernel, base, disks, circumstances)
     runs = [
         RunId(swap, name, storm, number)
-        for swap in swaps
         for name in names
+        for swap in swaps
         for storm in storms
         for number in range(1, options.runs + 1)
     ]
     bench.measure(runs)
-    summary = summarise(bench)
+    summary = merged(kept(), summarise(bench), list(CANDIDATES))
     print(tables(summary))
     if options.publish:
         publish(summary)

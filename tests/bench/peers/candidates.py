@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Who is compared, and how each is set up: what goes into which file, and which unit is started. Pure.
 
-As packaged, nobody is told what matters on the machine. Tuned, each is told by its own means that the hog is to go and
-the database to stay, and acts as early as its makers advise; and the database has MemoryMin= and OOMScoreAdjust= for
-all of them, the kernel alone included. Beyond those, oomslice is given nothing but Priority= of two slices.
+The database has MemoryMin= and OOMScoreAdjust= for all of them, the kernel alone included, as a careful administrator
+would set them. As packaged, nobody is told more than that. Tuned, each is told by its own means that the hog is to go
+and the database to stay, and acts as early as its makers advise. Beyond those, oomslice is given nothing but Priority=
+of two slices.
 """
 
 from __future__ import annotations
@@ -32,6 +33,10 @@ class Candidate:
     """Files that take the place of those above in a machine without swap."""
     command: str = ""
     """Run before the units are started."""
+    hog: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    """Properties that the hog's unit has."""
+    averages: bool = False
+    """Whether it goes by pressure averaged over ten seconds: those of one run must be over before the next."""
     pause: int = 0
     """Seconds for which it does nothing after a kill: no run begins before they are over."""
     proof: str = ""
@@ -59,13 +64,14 @@ def _oomd(*rulesets: str) -> str:
     return '{"rulesets":[\n' + ",\n".join(rulesets) + "]}\n"
 
 
+# Ten seconds of rest are the least that it accepts.
 _NOHANG = " && ".join(
     (
         "cd /etc/nohang",
         "sed -i"
         " -e 's/^psi_checking_enabled *=.*/psi_checking_enabled = True/'"
         " -e 's/^psi_excess_duration *=.*/psi_excess_duration = 1/'"
-        " -e 's/^psi_post_action_delay *=.*/psi_post_action_delay = 1/'"
+        " -e 's/^psi_post_action_delay *=.*/psi_post_action_delay = 10/'"
         " -e 's/^soft_threshold_min_mem *=.*/soft_threshold_min_mem = 10 %/'"
         " -e 's/^hard_threshold_min_mem *=.*/hard_threshold_min_mem = 5 %/'"
         " -e 's/^soft_threshold_min_swap *=.*/soft_threshold_min_swap = 20 %/'"
@@ -81,8 +87,15 @@ CANDIDATES = {
     candidate.name: candidate
     for candidate in (
         Candidate("kernel", "linux-image"),
-        Candidate("kernel-tuned", "linux-image", tuned=True),
-        Candidate("systemd-oomd", "systemd-oomd", ("systemd-oomd.service",), pause=16),
+        Candidate(
+            "kernel-tuned",
+            "linux-image",
+            tuned=True,
+            # It kills the whole unit, and does so before what was used within the last second is reclaimed.
+            command="cd /sys/kernel/mm/lru_gen && echo 1000 > min_ttl_ms && [ $(($(cat enabled) & 1)) = 1 ]",
+            hog={"OOMPolicy": "kill"},
+        ),
+        Candidate("systemd-oomd", "systemd-oomd", ("systemd-oomd.service",), pause=16, averages=True),
         Candidate(
             "systemd-oomd-tuned",
             "systemd-oomd",
@@ -99,8 +112,9 @@ CANDIDATES = {
                 f"{SYSTEMD}/benchsvc.slice.d/oomd.conf": "[Slice]\nManagedOOMPreference=omit\n",
             },
             pause=16,
+            averages=True,
         ),
-        Candidate("oomd", "oomd", ("oomd.service",), pause=16),
+        Candidate("oomd", "oomd", ("oomd.service",), pause=16, averages=True),
         Candidate(
             "oomd-tuned",
             "oomd",
@@ -112,6 +126,7 @@ CANDIDATES = {
             },
             without_swap={"/etc/oomd/oomd.json": _oomd(_OOMD_PRESSURE, _OOMD_SWAP, _OOMD_ANONYMOUS)},
             pause=2,
+            averages=True,
         ),
         Candidate("earlyoom", "earlyoom", ("earlyoom.service",)),
         Candidate(
@@ -128,8 +143,8 @@ CANDIDATES = {
             # Debian's unit splits the arguments: a wrong quote would go unnoticed.
             proof="journalctl -b -u earlyoom.service | grep -qF \"regex '^(hog|stress-ng.*)$'\"",
         ),
-        Candidate("nohang", "nohang", ("nohang.service",), pause=16),
-        Candidate("nohang-tuned", "nohang", ("nohang.service",), tuned=True, command=_NOHANG, pause=2),
+        Candidate("nohang", "nohang", ("nohang.service",), pause=16, averages=True),
+        Candidate("nohang-tuned", "nohang", ("nohang.service",), tuned=True, command=_NOHANG, pause=11, averages=True),
         Candidate("oomslice", "oomslice", ("oomslice-core.service", "oomsliced.service"), pause=3),
         Candidate(
             "oomslice-tuned",
@@ -148,13 +163,13 @@ CANDIDATES = {
 SLICES = {
     # Equal shares of the processors for all slices: a storm of 80 processes is to be one of memory.
     f"{SYSTEMD}/benchhog.slice": "[Slice]\nCPUWeight=100\n",
-    f"{SYSTEMD}/benchsvc.slice": "[Slice]\nCPUWeight=100\n",
+    f"{SYSTEMD}/benchsvc.slice": "[Slice]\nCPUWeight=100\nMemoryMin=128M\n",
 }
-TUNED_SLICES = {f"{SYSTEMD}/benchsvc.slice": "[Slice]\nCPUWeight=100\nMemoryMin=128M\n"}
-TUNED_DATABASE = {"MemoryMin": "128M", "OOMScoreAdjust": "-500"}
+DATABASE = {"MemoryMin": "128M", "OOMScoreAdjust": "-500"}
+"""Properties that the database's unit has, whoever is compared."""
 
 
 def files_of(candidate: Candidate, *, swap: bool) -> dict[str, str]:
     """All files that are written before the candidate is started."""
-    files = {**SLICES, **(TUNED_SLICES if candidate.tuned else {}), **candidate.files}
+    files = {**SLICES, **candidate.files}
     return files if swap else {**files, **candidate.without_swap}

@@ -8,6 +8,7 @@ machine with what the image has installed as its state; inside the machine, whic
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -19,6 +20,8 @@ from tests.vm.machine import Machine
 
 PACKAGES = ("earlyoom", "nohang", "oomd")
 """systemd-oomd is in the image."""
+COMPARED = (*PACKAGES, "systemd", "systemd-oomd")
+"""Whose versions are kept beside the disk."""
 UNITS = "earlyoom.service nohang.service nohang-desktop.service oomd.service systemd-oomd.service systemd-oomd.socket"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
@@ -27,12 +30,18 @@ def peers_disk(base: Image, progress: Progress) -> Path:
     """The disk with the other daemons."""
     digest = hashlib.sha256(f"{base.directory.name} {PACKAGES} {UNITS}".encode()).hexdigest()[:16]
     disk = CACHE / f"peers-{digest}.qcow2"
-    if disk.exists():
+    if disk.exists() and disk.with_suffix(".json").exists():
         return disk
     progress(f"fetching {', '.join(PACKAGES)} from trixie")
     packages = _fetch(base, CACHE / "peers-apt")
     progress("installing them with apt inside the running machine")
     return _overlay(base, base.root, "raw", disk, packages, f"systemctl disable --now {UNITS}")
+
+
+def versions(disk: Path) -> dict[str, str]:
+    """Of the packages on the disk that matter for what is measured."""
+    found: dict[str, str] = json.loads(disk.with_suffix(".json").read_text())
+    return found
 
 
 def oomslice_disk(base: Image, below: Path, package: Path, progress: Progress) -> Path:
@@ -43,6 +52,7 @@ def oomslice_disk(base: Image, below: Path, package: Path, progress: Progress) -
         return disk
     for old in CACHE.glob("peers-oomslice-*.qcow2"):
         old.unlink()
+        old.with_suffix(".json").unlink(missing_ok=True)
     progress(f"installing {package.name} with apt inside the running machine")
     return _overlay(
         base, below, "qcow2", disk, [package], "systemctl is-active oomslice-core.service oomsliced.service"
@@ -63,7 +73,11 @@ def _overlay(base: Image, below: Path, kind: str, disk: Path, packages: Sequence
             "DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends /root/debs/*.deb", timeout=600
         )
         machine.check(f"rm -r /root/debs; {after}", timeout=120)
+        listing = machine.check("dpkg-query -W -f '${Package} ${Version}\\n'")
         machine.power_off()
+    installed = dict(line.split() for line in listing.splitlines())
+    wanted = {name: installed[name] for name in (*COMPARED, "oomslice") if name in installed}
+    disk.with_suffix(".json").write_text(json.dumps(wanted, indent=1) + "\n")
     partial.rename(disk)
     return disk
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""One boot of the machine with one candidate, and the runs in it.
+"""One boot of the machine with one candidate, and the runs in it: with every kind of swap, since a boot takes longer
+than a run, and others wait for the emulator.
 
 Owns what a run leaves behind: before the next one memory is back where it was, the units are gone and every service
 that ran before runs again, or the machine is booted anew.
@@ -18,10 +19,11 @@ from tests.vm.image import Image
 from tests.vm.lab import plain
 from tests.vm.machine import CommandError, Machine, MachineError, MachineSilent
 
-from .candidates import DATABASE_PRIORITY, HOG_PRIORITY, TUNED_DATABASE, Candidate, files_of
+from .candidates import DATABASE, DATABASE_PRIORITY, HOG_PRIORITY, Candidate, files_of
 from .storms import DATABASE_MB, HOT_MB, MEMORY_MB, STORM, SWAP_MB, Storm
 
 RUN = "/run/bench"
+DEVICES = {"disk": "/dev/vdc", "zram": "/dev/zram0"}
 CGROUPS = ("/sys/fs/cgroup/benchhog.slice/hog.service", "/sys/fs/cgroup/benchsvc.slice/database.service")
 GET_SLICE = "busctl --system --json=short call org.oomslice1 /org/oomslice1 org.oomslice1.Manager GetSlice s"
 SILENCE = 120.0
@@ -41,10 +43,6 @@ Progress = Callable[[str], None]
 class DoesNotStart(RuntimeError):
     """The daemon does not run as it is packaged, or does not understand its settings. Says what it said."""
 
-    def __init__(self, said: str, versions: dict[str, str]) -> None:
-        super().__init__(said)
-        self.versions = versions
-
 
 class Stage:
     """A booted machine with a candidate and the database running, as a context manager."""
@@ -52,7 +50,7 @@ class Stage:
     def __init__(self, base: Image, disk: Path, kernel: str, candidate: Candidate, swap: str) -> None:
         self.candidate = candidate
         self.swap = swap
-        self.machine = Machine(base, kernel, disk=disk, memory_mb=MEMORY_MB, swap_mb=SWAP_MB if swap == "disk" else 0)
+        self.machine = Machine(base, kernel, disk=disk, memory_mb=MEMORY_MB, swap_mb=SWAP_MB)
         self.calm_mb = 0
         self.pids: dict[str, int] = {}
         self._last_kill = 0.0
@@ -76,20 +74,45 @@ class Stage:
 
     def _prepare(self) -> None:
         machine = self.machine
-        for path, text in files_of(self.candidate, swap=self.swap != "none").items():
-            machine.put(path, text)
+        self._write_files()
         if self.candidate.command:
             done = machine.run(self.candidate.command)
             if done.rc != 0:
-                raise DoesNotStart(done.out.strip(), self.versions())
+                raise DoesNotStart(done.out.strip())
         # The journal of a machine that is measured is kept in memory, and is small.
         machine.put("/etc/systemd/journald.conf.d/zz-bench.conf", "[Journal]\nStorage=volatile\nRuntimeMaxUse=16M\n")
         machine.check(
             f"mkdir -p {RUN}; systemctl restart systemd-journald.service; systemctl daemon-reload", timeout=120
         )
+        self._open()
+
+    def change_swap(self, swap: str) -> None:
+        """Another kind of swap for the runs to come. Who reads settings or swap once, at its start, is started anew."""
+        machine = self.machine
+        try:
+            machine.check("systemctl stop database.service; systemctl reset-failed", timeout=120)
+            if self.candidate.units and not self.candidate.is_ours:
+                machine.check(f"systemctl stop {' '.join(self.candidate.units)}")
+            if self.swap != "none":
+                machine.check(f"swapoff {DEVICES[self.swap]}", timeout=300)
+            if self.swap == "zram":
+                machine.check("echo 1 > /sys/block/zram0/reset")
+            self.swap = swap
+            self._write_files()
+            machine.check("systemctl daemon-reload", timeout=120)
+            self._open()
+        except CommandError as error:
+            raise MachineError(str(error)) from error
+
+    def _write_files(self) -> None:
+        for path, text in files_of(self.candidate, swap=self.swap != "none").items():
+            self.machine.put(path, text)
+
+    def _open(self) -> None:
+        machine = self.machine
+        self._swap_on()
         if self.candidate.units and not self.candidate.is_ours:
             self._start_daemon()
-        self._swap_on()
         self._start_database()
         if self.candidate.is_ours:
             self._wait_planned("database.service", DATABASE_PRIORITY)
@@ -103,7 +126,7 @@ class Stage:
         proof = self.candidate.proof or "true"
         if self.machine.run(f"systemctl is-active {units} && {proof}").rc != 0:
             said = self.machine.run(f"journalctl -b -o cat _SYSTEMD_UNIT={units.split()[0]} | tail -n 5").out.strip()
-            raise DoesNotStart(said, self.versions())
+            raise DoesNotStart(said)
 
     def _wait_planned(self, unit: str, priority: int) -> None:
         expected = priority if self.candidate.tuned else 0
@@ -120,29 +143,28 @@ class Stage:
 
     def _swap_on(self) -> None:
         if self.swap == "disk":
-            self.machine.check("swapon /dev/vdc")
+            self.machine.check(f"swapon {DEVICES[self.swap]}")
         elif self.swap == "zram":
             size = MEMORY_MB // 2
             self.machine.check(
-                f"modprobe zram && echo {size}M > /sys/block/zram0/disksize && mkswap -q /dev/zram0"
-                " && swapon -p 100 /dev/zram0"
+                f"modprobe zram && echo {size}M > /sys/block/zram0/disksize && mkswap -q {DEVICES[self.swap]}"
+                f" && swapon -p 100 {DEVICES[self.swap]}"
             )
 
     def _swap_empty(self) -> None:
         # Off and on again: what a run has left in swap would be part of the next one.
         if self.swap != "none":
-            device = "/dev/vdc" if self.swap == "disk" else "/dev/zram0"
+            device = DEVICES[self.swap]
             self.machine.check(f"swapoff {device} && swapon -p 100 {device}", timeout=300)
 
     def _start_database(self) -> None:
-        settings = TUNED_DATABASE if self.candidate.tuned else {}
         self.machine.start_service(
             "database",
             f"/opt/vmtest/database {DATABASE_MB} {HOT_MB} {RUN}/rounds",
             slice="benchsvc.slice",
             Type="notify",
             TimeoutStartSec="300",
-            **settings,
+            **DATABASE,
         )
 
     def _main_pids(self) -> dict[str, int]:
@@ -156,15 +178,9 @@ class Stage:
 
     # What does not change between runs
 
-    def versions(self) -> dict[str, str]:
-        """Of the candidate and of what is below it."""
-        package = self.candidate.package
-        command = (
-            "uname -r; systemctl --version | awk 'NR == 1 { print $3 }' | tr -d '()';"
-            f" dpkg-query -W -f '${{Version}}' {package} 2>/dev/null || true"
-        )
-        kernel, systemd, *version = self.machine.check(command).split()
-        return {"kernel": kernel, "systemd": systemd, "candidate": version[0] if version else kernel}
+    def systemd(self) -> str:
+        """Its version."""
+        return self.machine.check("systemctl --version | awk 'NR == 1 { print $3 }' | tr -d '()'").strip()
 
     def at_rest(self) -> dict[str, float]:
         """Memory (PSS, MiB) and processor time (share of one) of the daemon when nothing happens."""
@@ -218,7 +234,7 @@ class Stage:
         command = f"{STORM} {RUN}/go {storm.command}"
         try:
             self.machine.start_service(
-                "hog", command, slice="benchhog.slice", User="tester", SupplementaryGroups="disk"
+                "hog", command, slice="benchhog.slice", User="tester", SupplementaryGroups="disk", **self.candidate.hog
             )
             if self.candidate.is_ours:
                 self._wait_planned("hog.service", HOG_PRIORITY)
@@ -246,7 +262,8 @@ class Stage:
             self._start_database()
         self._swap_empty()
         machine.wait_for("memory is back", lambda: machine.available_mb() >= self.calm_mb - SETTLED_MB, timeout=60)
-        machine.wait_for("pressure is over", self._is_calm, timeout=120, interval=2)
+        if self.candidate.averages:
+            machine.wait_for("pressure is over", self._is_calm, timeout=120, interval=2)
         now = self._main_pids()
         missing = set(self.pids) - set(now)
         self.pids = now

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The summary as tables in Markdown, and the text of docs/benchmarks.md between its marks. Pure.
 
-A summary is what is committed: {"measured": [first, last date], "machine": {...}, "candidates": {name: {...}},
-"cells": [{"swap", "candidate", "storm", "outcomes": [...]}]}.
+A summary is what is committed; summary.py says what is in it.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from typing import Any
 from . import goals
 from .columns import Cell, Outcome
 from .storms import MEMORY_MB, STORMS, SWAPS
+from .summary import dates
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 HEAD = (
@@ -29,6 +29,7 @@ HEAD = (
     "unused, %",
     "blind, ms",
     "hung",
+    "measured",
 )
 
 
@@ -47,8 +48,8 @@ def _pair(pair: tuple[float, float] | None, pattern: str, factor: float = 1.0) -
     return median if median == worst else f"{median} ({worst})"
 
 
-def row(cell: Cell) -> tuple[str, ...]:
-    """One line of the table; figures are the median and, in brackets, the worst."""
+def row(cell: Cell, measured: str) -> tuple[str, ...]:
+    """One line of the table; figures are the median and, in brackets, the worst. `measured` says when, and what."""
     runs = len(cell.outcomes)
     lost = sum(not outcome.recovered for outcome in cell.finished)
     recovery = _pair(cell.median_and_worst("recovery_s"), ".2f")
@@ -68,7 +69,19 @@ def row(cell: Cell) -> tuple[str, ...]:
         _pair(cell.median_and_worst("unused_share"), ".1f", 100),
         _pair(cell.median_and_worst("blind_ms"), ".0f"),
         str(cell.count("hung")),
+        measured,
     )
+
+
+def provenance(cell: dict[str, Any], summary: dict[str, Any]) -> str:
+    """The day of a cell, and what it is of where that is not what the rest of the page is of."""
+    first, last = cell["measured"]
+    said = [first if first == last else f"{first} to {last}"]
+    if cell["kernel"] != summary["machine"]["kernel"]:
+        said.append(f"Linux {cell['kernel']}")
+    elif cell["version"] != summary["candidates"][cell["candidate"]]["version"]:
+        said.append(cell["version"])
+    return ", ".join(said)
 
 
 def grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -89,10 +102,14 @@ def tables(summary: dict[str, Any]) -> str:
     names = list(summary["candidates"])
     parts = []
     for swap, what in SWAPS.items():
-        chosen = [cell for cell in cells if cell.swap == swap]
+        chosen = [
+            (cell, provenance(source, summary))
+            for cell, source in zip(cells, summary["cells"], strict=True)
+            if cell.swap == swap
+        ]
         if chosen:
-            chosen.sort(key=lambda cell: (order.index(cell.storm), names.index(cell.candidate)))
-            parts.append(f"### {what[0].upper()}{what[1:]}\n\n{grid(HEAD, [row(cell) for cell in chosen])}")
+            chosen.sort(key=lambda pair: (order.index(pair[0].storm), names.index(pair[0].candidate)))
+            parts.append(f"### {what[0].upper()}{what[1:]}\n\n{grid(HEAD, [row(*pair) for pair in chosen])}")
     parts.append(
         "### The candidates at rest\n\n"
         + grid(("candidate", "version", "memory, MiB", "processor, %", ""), _rest(summary))
@@ -121,26 +138,26 @@ def _rest(summary: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def not_measured(summary: dict[str, Any], candidates: Sequence[str]) -> str:
-    """Which cells of the whole matrix have no figures, in words."""
-    cells = cells_of(summary)
+    """Which cells of the whole matrix have no figures, in words. Who does not start cannot have any."""
+    able = [name for name in candidates if not summary["candidates"].get(name, {}).get("failure")]
+    there = {(cell["swap"], cell["storm"], cell["candidate"]) for cell in summary["cells"]}
     lines = []
     for swap, what in SWAPS.items():
-        measured = {(cell.candidate, cell.storm) for cell in cells if cell.swap == swap}
-        missing_storms = [storm for storm in STORMS if not any(done == storm for _, done in measured)]
-        missing = [name for name in candidates if not any(done == name for done, _ in measured)]
-        if not measured:
-            lines.append(f"- With {what}: nothing." if swap != "none" else "- Without swap: nothing.")
-        elif missing or missing_storms:
-            said = [f"the storms {', '.join(missing_storms)}"] if missing_storms else []
-            said += [f"the candidates {', '.join(missing)}"] if missing else []
-            lines.append(f"- With {what}: not {' and not '.join(said)}.")
+        storms_without: dict[tuple[str, ...], list[str]] = {}
+        for storm in STORMS:
+            missing = tuple(name for name in able if (swap, storm, name) not in there)
+            if missing:
+                storms_without.setdefault(missing, []).append(storm)
+        for missing, storms in storms_without.items():
+            who = "all" if len(missing) == len(able) else ", ".join(missing)
+            lines.append(f"- {what[0].upper()}{what[1:]}, {', '.join(storms)}: {who}.")
     return "\n".join(lines) + "\n" if lines else "Nothing: the matrix is complete.\n"
 
 
 def page(summary: dict[str, Any], candidates: Sequence[str]) -> str:
     """What stands between the marks of docs/benchmarks.md."""
     machine = summary["machine"]
-    first, last = summary["measured"]
+    first, last = dates(summary)
     when = first if first == last else f"{first} to {last}"
     cells = cells_of(summary)
     runs = sorted({len(cell.outcomes) for cell in cells})
