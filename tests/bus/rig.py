@@ -12,11 +12,17 @@ import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from oomslice.bus.backend import ExplainedDomain, SliceRow
+from oomslice.bus.members import SLICE, SLICE_FIGURES
+from oomslice.carriers.model import CarrierState
+from oomslice.daemon.commands import asked_step, check
+from oomslice.decisions.history import History, MachineSample, UnitSample
 from oomslice.decisions.record import Candidate, Decision, StepTaken
+from oomslice.decisions.statistics import LATENCIES, Histogram, Key, Statistics
 from oomslice.errors import NoSuchDecisionError, NoSuchUnitError, SettingsError
 from oomslice.settings.model import Problem, Source
 
@@ -94,6 +100,13 @@ class PrivateBus:
         self.process.wait()
 
 
+@dataclass(frozen=True)
+class Known:
+    """A unit with its properties of org.oomslice1.Slice."""
+
+    properties: Mapping[str, Any]
+
+
 class FixedBackend:
     """A daemon with two units, whose answers a test may change."""
 
@@ -105,7 +118,13 @@ class FixedBackend:
             Problem(Source("/etc/batch.conf", 3), "X-OOMSlice", "Priority", "high", "no number")
         ]
         self.fail: dict[str, Exception] = {}
+        self.carrier_states = [
+            CarrierState("core", True, True, "armed", hits=3),
+            CarrierState("bpf", False, True, "not built", missed=2, last_error="no BTF"),
+        ]
         self.reloads = 0
+        self.asked: list[tuple[Any, ...]] = []
+        self.known: Mapping[str, Known] = {name: unit(name) for name in ("-.slice", "batch.slice")}
 
     def _check(self, name: str) -> None:
         if name in self.fail:
@@ -125,7 +144,7 @@ class FixedBackend:
 
     def carriers(self) -> Sequence[Mapping[str, Any]]:
         self._check("carriers")
-        return [{"name": "core", "active": True}, {"name": "bpf", "active": False, "reason": "not built"}]
+        return [state.to_bus() for state in self.carrier_states]
 
     def configuration_errors(self) -> Sequence[Problem]:
         self._check("configuration_errors")
@@ -160,6 +179,19 @@ class FixedBackend:
             raise NoSuchUnitError(f"no unit {name!r} is known")
         return {"priority": -200, "protect": True, "cgroup_id": 1234, "actions": ["warn", "kill@15s"]}
 
+    def units(self) -> Mapping[str, object]:
+        self._check("units")
+        return self.known
+
+    def described(self, unit: object) -> Mapping[str, Any]:
+        self._check("described")
+        assert isinstance(unit, Known)
+        return unit.properties
+
+    def figures(self, unit: object) -> Mapping[str, int]:
+        self._check("figures")
+        return {"MemoryCurrent": 4096, "MemoryReclaimable": 2048, "SwapCurrent": 0, "Refaults": 7}
+
     def decisions(self, since_usec: int, limit: int) -> Sequence[Decision]:
         self._check("decisions")
         return [item for item in reversed(self.stored) if item.realtime_usec >= since_usec][:limit]
@@ -170,6 +202,32 @@ class FixedBackend:
             if item.id == id:
                 return item
         raise NoSuchDecisionError(f"there is no decision {id!r}")
+
+    def history(self, id: str) -> History:
+        self._check("history")
+        self.decision(id)
+        return History(
+            (MachineSample(10, 2**40, 0, 30, 20), MachineSample(11, 4096, 0, 0, 0)), (UnitSample(10, "a.service", 5),)
+        )
+
+    def statistics(self) -> Statistics:
+        self._check("statistics")
+        decisions = {
+            Key("hog.service", "kill", "core", "freed"): 3,
+            Key('odd"\\\n.service', "freeze", "core", "held"): 1,
+        }
+        return Statistics(decisions, {name: Histogram().with_value(0.004).with_value(70) for name in LATENCIES})
+
+    def memory(self) -> Mapping[str, int]:
+        self._check("memory")
+        return {
+            "MemoryTotal": 2**34,
+            "MemoryAvailable": 2**33,
+            "MemoryAvailableLimit": 2**30,
+            "SwapTotal": 0,
+            "SwapFree": 0,
+            "SwapFreeLimit": 0,
+        }
 
     def explain(self) -> Sequence[ExplainedDomain]:
         self._check("explain")
@@ -188,6 +246,30 @@ class FixedBackend:
                 ],
             }
         ]
+
+    def simulate(self, settings: Mapping[str, Mapping[str, str]]) -> Sequence[ExplainedDomain]:
+        self._check("simulate")
+        self.asked.append(("simulate", {unit: dict(values) for unit, values in settings.items()}))
+        return self.explain()
+
+    def check_settings(self, unit: str, assignments: Mapping[str, str]) -> None:
+        check(unit, assignments)
+
+    async def set_settings(self, unit: str, assignments: Mapping[str, str], runtime: bool, uid: int) -> str:
+        self.asked.append((unit, dict(assignments), runtime, uid))
+        return f"/etc/systemd/system/{unit}.d/50-oomslice-set.conf"
+
+    def check_step(self, unit: str, step: str) -> None:
+        asked_step(step)
+
+    async def act(self, unit: str, step: str, uid: int) -> str:
+        self._check("act")
+        self.asked.append((unit, step, uid))
+        return "00000000000000aa-2"
+
+    async def release(self, unit: str, uid: int) -> None:
+        self._check("release")
+        self.asked.append((unit, uid))
 
     async def reload(self) -> None:
         await asyncio.sleep(0)
@@ -220,6 +302,13 @@ def decision(number: int) -> Decision:
         candidates_total=2,
         extra={"victim_metric": 5, "note": "x", "list": [1, 2]},
     )
+
+
+def unit(name: str, **changes: Any) -> Known:
+    """A made-up unit."""
+    samples: Mapping[str, Any] = {"s": "", "b": False, "i": 0, "t": 0, "a{ss}": {}}
+    values = {item.name: samples[item.signature] for item in SLICE.properties if item.name not in SLICE_FIGURES}
+    return Known({**values, "Name": name, "CgroupId": 1234, "Priority": -200, **changes})
 
 
 def bad_reload() -> SettingsError:

@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,9 +25,6 @@ class DaemonLikeBackend(FixedBackend):
 
     def state(self) -> dict[str, Any]:
         return dict(STATE)
-
-    def carriers(self) -> list[dict[str, Any]]:
-        return [{"Name": "core", "Active": True, "Acts": True, "Detail": "armed"}]
 
     def slice(self, name: str) -> dict[str, Any]:
         super().slice(name)
@@ -97,6 +95,38 @@ def test_decisions_and_one_of_them(bus: PrivateBus) -> None:
     }
 
 
+def test_report(bus: PrivateBus, tmp_path: Path) -> None:
+    file = tmp_path / "report.html"
+    code, output, errors = asked(bus, "report", "-o", str(file), "00000000000000aa-1")
+    assert (code, errors) == (Exit.OK, "")
+    assert output == f"{file}: 1 decision\n"
+    assert "hog1.service was killed because memory was short" in file.read_text(encoding="utf-8")
+    assert [path.name for path in tmp_path.glob("*.html")] == ["report.html"]
+    code, output, errors = asked(bus, "report", "--since", "@0")
+    assert (code, errors) == (Exit.OK, "")
+    assert output.startswith("<!DOCTYPE html>")
+    assert "2 decisions since" in output
+    assert "hog1.service" in output and "hog2.service" in output
+    code, output, errors = asked(bus, "report", "--json", "--since", "@0", "-o", str(file))
+    assert json.loads(output)["decisions"] == ["00000000000000aa-2", "00000000000000aa-1"]
+
+
+def test_a_report_that_cannot_be_written_leaves_what_was_there(bus: PrivateBus, tmp_path: Path) -> None:
+    code, _, errors = asked(bus, "report", "-o", str(tmp_path / "nosuch" / "report.html"))
+    assert code == Exit.FAILED
+    assert "No such file or directory" in errors
+    code, _, errors = asked(bus, "report", "-o", "/dev/null")
+    assert (code, errors) == (Exit.OK, "")
+    assert Path("/dev/null").is_char_device()
+    code, _, errors = asked(bus, "report", "--since", "@0", "00000000000000aa-1")
+    assert code == Exit.USAGE
+    file = tmp_path / "report.html"
+    file.write_text("before", encoding="utf-8")
+    code, _, errors = asked(bus, "report", "-o", str(file), "nosuch-1")
+    assert code == Exit.FAILED
+    assert file.read_text(encoding="utf-8") == "before"
+
+
 def test_explain(bus: PrivateBus) -> None:
     code, output, errors = asked(bus, "explain")
     assert (code, errors) == (Exit.OK, "")
@@ -117,3 +147,13 @@ def test_a_daemon_that_is_not_there(bus: PrivateBus) -> None:
     assert code in (Exit.NOT_RUNNING, Exit.NOT_INSTALLED)
     assert output == ""
     assert errors.startswith("oomslicectl: ")
+
+
+def test_doctor_judges_what_the_daemon_says(bus: PrivateBus) -> None:
+    code, output, errors = asked(bus, "doctor", "--json")
+    assert errors == ""
+    checks = {check["name"]: check for check in json.loads(output)["checks"] if check["group"] == "oomslice"}
+    assert checks["core"]["verdict"] == "ok"
+    assert (checks["configuration"]["verdict"], checks["configuration"]["found"]) == ("problem", "1 problem")
+    assert checks["version"]["verdict"] == "note"  # the service of this test calls itself 1.2.3
+    assert code == Exit.FAILED

@@ -79,7 +79,7 @@ def test_properties(bus: PrivateBus, backend: FixedBackend) -> None:
         everything = await client.get_all()
         assert set(everything) == {"Version", "State", "Carriers", "ConfigurationErrors"}
         assert everything["State"]["others"] == ["systemd-oomd.service"]
-        assert everything["Carriers"][1] == {"name": "bpf", "active": False, "reason": "not built"}
+        assert everything["Carriers"] == [state.to_bus() for state in backend.carrier_states]
 
     run(bus, backend, body)
 
@@ -153,7 +153,7 @@ def test_a_daemon_that_hangs_is_said_so(bus: PrivateBus, backend: FixedBackend) 
     async def main() -> None:
         service = BusService(backend, address=bus.address)
         assert await service.start()
-        async with ManagerClient(bus.address, timeout=0.3) as client:
+        async with ManagerClient(bus.address, timeout=0.3, act_timeout=0.3) as client:
             with pytest.raises(NoReplyError, match=r"oomsliced did not answer Reload within 0\.3 s"):
                 await client.call("Reload")
         await service.stop()

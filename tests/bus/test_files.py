@@ -8,16 +8,21 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 
-from oomslice.bus.interface import BUS_NAME, MANAGER
+from oomslice.bus.interface import BUS_NAME, MANAGER, OBJECT_MANAGER
 from tests.bus.rig import POLICY, ROOT
 
 
-def test_everyone_may_call_exactly_what_is_not_for_root_alone() -> None:
+def test_everyone_may_reach_the_daemon_which_says_who_may_act_and_nobody_but_root_may_set_a_property() -> None:
     (default,) = (item for item in ElementTree.parse(POLICY).findall("policy") if item.get("context") == "default")
-    allowed = {
-        rule.get("send_member") for rule in default.findall("allow") if rule.get("send_interface") == MANAGER.name
+    allowed = {(rule.get("send_interface"), rule.get("send_member")) for rule in default.findall("allow")}
+    assert allowed == {
+        ("org.freedesktop.DBus.Introspectable", None),
+        ("org.freedesktop.DBus.Peer", None),
+        ("org.freedesktop.DBus.Properties", "Get"),
+        ("org.freedesktop.DBus.Properties", "GetAll"),
+        (OBJECT_MANAGER.name, None),
+        (MANAGER.name, None),
     }
-    assert allowed == {method.name for method in MANAGER.methods if not method.root_only}
 
 
 def test_every_rule_names_our_destination_and_nothing_else() -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import socket
 import subprocess
 import threading
@@ -15,7 +16,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -23,11 +24,14 @@ from tests.bench.peers import trace
 from tests.bench.peers.candidates import CANDIDATES, files_of
 from tests.bench.peers.columns import Cell, Outcome, outcome, percentile
 from tests.bench.peers.goals import OURS, goals
+from tests.bench.peers.identity import Circumstances, content, programs, release
 from tests.bench.peers.picture import RIGHT, WRONG, picture, place
+from tests.bench.peers.stage import Stage
 from tests.bench.peers.storms import STORMS
+from tests.bench.peers.summary import dates, merged
 from tests.bench.peers.table import HEAD, into, not_measured, page, row, tables
 from tests.bench.peers.trace import RunId
-from tests.vm.machine import Machine, MachineSilent
+from tests.vm.machine import Machine, MachineSilent, Result
 
 TOP = Path(__file__).resolve().parents[2]
 TOTAL = 1_000_000
@@ -199,11 +203,119 @@ def test_what_a_run_depends_on_changes_its_key() -> None:
     assert trace.digest({"a": 1, "b": 2}) == trace.digest({"b": 2, "a": 1})
 
 
+def test_a_kernel_tells_its_release_before_it_is_booted(tmp_path: Path) -> None:
+    image = bytearray(1 << 12)
+    image[0x202:0x206] = b"HdrS"
+    image[0x20E:0x210] = (0x500).to_bytes(2, "little")
+    image[0x700:0x720] = b"6.12.1-cloud (built by) #1\0".ljust(0x20, b"x")
+    (tmp_path / "vmlinuz").write_bytes(image)
+    assert release(tmp_path / "vmlinuz") == "6.12.1-cloud"
+    (tmp_path / "other").write_bytes(b"\0" * 4096)
+    with pytest.raises(ValueError, match="other is no kernel image"):
+        release(tmp_path / "other")
+
+
+def deb(directory: Path, name: str, *, program: str, manual: str, time: int) -> Path:
+    root = directory / name
+    for path, text in (
+        ("usr/bin/oomslice", program),
+        ("usr/share/man/man1/oomslice.1", manual),
+        ("DEBIAN/control", "Package: oomslice\nVersion: 1\nArchitecture: all\nMaintainer: a <a@b>\nDescription: x\n"),
+    ):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text)
+        os.utime(root / path, (time, time))
+    command: list[str | Path] = ["dpkg-deb", "--build", "--root-owner-group", root, directory / f"{name}.deb"]
+    subprocess.run(command, check=True, capture_output=True)
+    return directory / f"{name}.deb"
+
+
+def test_a_package_is_another_only_if_something_in_it_that_runs_is(tmp_path: Path) -> None:
+    first = deb(tmp_path, "first", program="a", manual="a", time=1_000_000)
+    again = deb(tmp_path, "again", program="a", manual="b", time=2_000_000)
+    other = deb(tmp_path, "other", program="b", manual="a", time=1_000_000)
+    assert first.read_bytes() != again.read_bytes()
+    assert content(first) == content(again)
+    assert content(first) != content(other)
+
+
+def test_a_key_depends_on_the_programs_of_a_run_and_on_no_others(tmp_path: Path) -> None:
+    shutil.copytree(TOP / "tests/vm/programs", tmp_path / "programs")
+    before = programs(tmp_path / "programs")
+    (tmp_path / "programs" / "trial.c").write_text("int main(void) { return 1; }\n")
+    (tmp_path / "programs" / "new.c").write_text("")
+    assert programs(tmp_path / "programs") == before
+    for name in ("storm.c", "database.c", "witness.c", "rounds.h"):
+        text = (tmp_path / "programs" / name).read_text()
+        (tmp_path / "programs" / name).write_text(text + "\n")
+        assert programs(tmp_path / "programs") != before, name
+        (tmp_path / "programs" / name).write_text(text)
+
+
+def test_a_key_depends_on_kernel_and_settings_and_on_the_package_of_the_candidate_alone() -> None:
+    now = Circumstances("6.12", "p", {"earlyoom": "1", "oomd": "1"})
+    earlyoom, tuned, storm = CANDIDATES["earlyoom"], CANDIDATES["earlyoom-tuned"], STORMS["fast"]
+    key = now.key(earlyoom, storm, "none")
+    assert replace(now, versions={"earlyoom": "1", "oomd": "2"}).key(earlyoom, storm, "none") == key
+    assert now.key(earlyoom, replace(storm, what="in other words"), "none") == key
+    others = [
+        replace(now, kernel="6.13").key(earlyoom, storm, "none"),
+        replace(now, programs="q").key(earlyoom, storm, "none"),
+        replace(now, versions={"earlyoom": "2"}).key(earlyoom, storm, "none"),
+        now.key(tuned, storm, "none"),
+        now.key(replace(earlyoom, hog={"OOMPolicy": "kill"}), storm, "none"),
+        now.key(earlyoom, STORMS["tree"], "none"),
+        now.key(earlyoom, replace(storm, seconds=61), "none"),
+    ]
+    assert len({key, *others}) == len(others) + 1
+    oomd = CANDIDATES["oomd-tuned"]  # has other rules without swap
+    assert now.key(oomd, storm, "none") != now.key(oomd, storm, "disk")
+    assert now.version(CANDIDATES["kernel"]) == "6.12"
+    assert now.version(CANDIDATES["nohang"]) == ""
+
+
+def test_what_was_measured_before_stays_with_its_own_date_until_it_is_measured_anew() -> None:
+    before = summary()
+    fresh = summary()
+    fresh["machine"] = {"kernel": "6.13", "systemd": "", "emulator": "QEMU 11"}
+    fresh["candidates"] = {"kernel": {"version": "6.13"}}
+    fresh["cells"] = [
+        {
+            **fresh["cells"][0],
+            "measured": ["2026-02-01", "2026-02-01"],
+            "kernel": "6.13",
+            "version": "6.13",
+            "key": "new",
+        }
+    ]
+    fresh["cells"] += [{**fresh["cells"][0], "storm": "tree"}]
+    found = merged(before, fresh, list(CANDIDATES))
+    assert [(cell["storm"], cell["candidate"], cell["measured"][0]) for cell in found["cells"]] == [
+        ("fast", "kernel", "2026-02-01"),
+        ("fast", "oomslice", "2026-01-02"),
+        ("tree", "kernel", "2026-02-01"),
+    ]
+    assert found["machine"] == {"kernel": "6.13", "systemd": "257", "emulator": "QEMU 11"}
+    assert list(found["candidates"]) == ["kernel", "oomd", "oomslice"]
+    assert dates(found) == ("2026-01-02", "2026-02-01")
+    assert merged(found, fresh, list(CANDIDATES)) == found
+    text = tables(found)
+    assert re.search(r"fast +\| oomslice .*\| 2026-01-02 to 2026-01-03, Linux 6.12 ", text)
+    assert re.search(r"fast +\| kernel .*\| 2026-02-01 +\|", text)
+
+
+def test_fewer_runs_of_the_same_do_not_take_the_place_of_more() -> None:
+    before, fresh = summary(), summary()
+    fresh["cells"] = [{**fresh["cells"][0], "outcomes": fresh["cells"][0]["outcomes"][:1]}]
+    assert merged(before, fresh, list(CANDIDATES))["cells"] == merged(before, before, list(CANDIDATES))["cells"]
+    fresh["cells"][0]["key"] = "another"
+    assert len(merged(before, fresh, list(CANDIDATES))["cells"][0]["outcomes"]) == 1
+
+
 def summary() -> dict[str, Any]:
     good, bad = seen(), seen(database=lambda ms: 1 if ms < 700 else 0, lost=("database.service",))
     hung = outcome(trace.parse(lines(dip)[:3]), "hog")
     return {
-        "measured": ["2026-01-02", "2026-01-03"],
         "machine": {"kernel": "6.12", "systemd": "257", "emulator": "QEMU 10"},
         "candidates": {
             "kernel": {"version": "6.12"},
@@ -211,8 +323,17 @@ def summary() -> dict[str, Any]:
             "oomslice": {"version": "1", "at_rest": {"memory_mb": 40.0, "cpu": 0.001}},
         },
         "cells": [
-            {"swap": "none", "candidate": name, "storm": "fast", "outcomes": [found.plain() for found in outcomes]}
-            for name, outcomes in (("oomslice", [good, good]), ("kernel", [bad, hung]))
+            {
+                "swap": "none",
+                "candidate": name,
+                "storm": "fast",
+                "measured": ["2026-01-02", "2026-01-03"],
+                "version": version,
+                "kernel": "6.12",
+                "key": "old",
+                "outcomes": [found.plain() for found in outcomes],
+            }
+            for name, version, outcomes in (("kernel", "6.12", [bad, hung]), ("oomslice", "1", [good, good]))
         ],
     }
 
@@ -221,7 +342,7 @@ def test_a_line_of_the_table_has_median_and_worst_and_counts_hung_runs() -> None
     good = seen()
     worse = replace(good, exhausted_s=4.0, recovery_s=None, recovered=False)
     hung = outcome(trace.parse(lines(dip)[:3]), "hog")
-    line = dict(zip(HEAD, row(Cell("none", "kernel", "fast", (good, worse, hung))), strict=True))
+    line = dict(zip(HEAD, row(Cell("none", "kernel", "fast", (good, worse, hung)), "2026-01-02"), strict=True))
     assert line["right victim"] == "2 of 3"
     assert line["exhausted, s"] == "2.10 (4.00)"
     assert line["recovery, s"] == "0.40, never in 1"
@@ -239,11 +360,11 @@ def test_tables_have_a_line_for_each_cell_and_say_who_does_not_start() -> None:
 
 
 def test_what_is_missing_of_the_matrix_is_named() -> None:
-    text = not_measured(summary(), ["kernel", "oomslice", "earlyoom"])
-    assert "earlyoom" in text
-    assert "many" in text
-    assert "the candidates earlyoom" in text
-    assert "With zram of half of the memory: nothing." in text
+    text = not_measured(summary(), ["kernel", "oomd", "oomslice", "earlyoom"])
+    assert "- No swap, fast: earlyoom.\n" in text
+    assert "- No swap, slow, many, tree, file, tmpfs, static: all.\n" in text
+    assert "- Zram of half of the memory, fast, slow, many, tree, file, tmpfs, static: all.\n" in text
+    assert "oomd" not in text  # it does not start
 
 
 def cell(candidate: str, *found: Outcome, swap: str = "none", storm: str = "fast") -> Cell:
@@ -324,10 +445,10 @@ def test_the_documentation_shows_the_committed_summary() -> None:
     assert (TOP / "docs/benchmarks.svg").read_text() == picture(committed)
 
 
-def test_tuned_candidates_are_told_of_the_database_and_ours_has_nothing_but_priorities() -> None:
+def test_the_database_is_protected_for_all_and_ours_has_nothing_but_priorities() -> None:
     for candidate in CANDIDATES.values():
-        slice_text = files_of(candidate, swap=True)["/etc/systemd/system/benchsvc.slice"]
-        assert ("MemoryMin=" in slice_text) is candidate.tuned
+        assert "MemoryMin=128M" in files_of(candidate, swap=True)["/etc/systemd/system/benchsvc.slice"]
+        assert "Memory" not in files_of(candidate, swap=True)["/etc/systemd/system/benchhog.slice"]
     ours = [text for path, text in CANDIDATES["oomslice-tuned"].files.items()]
     assert all(re.fullmatch(r"\[X-OOMSlice\]\nPriority=-?\d+\n", text) for text in ours)
     assert not CANDIDATES["oomslice"].files
@@ -396,8 +517,52 @@ def test_a_machine_that_says_nothing_any_more_is_silent() -> None:
     assert heard == ["one"]
 
 
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+class Told:
+    """A machine that notes what it is told, and is always as one would have it."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def check(self, command: str, timeout: float = 60.0) -> str:
+        self.said.append(command)
+        return ""
+
+    def run(self, command: str, timeout: float = 60.0) -> Result:
+        return Result(0, self.check(command))
+
+    def put(self, path: str, text: str) -> None:
+        self.said.append(f"put {path}")
+
+    def start_service(self, unit: str, command: str, **properties: str) -> None:
+        self.said.append(f"start {unit}")
+
+    def available_mb(self) -> int:
+        return 800
+
+    def first(self, part: str) -> int:
+        return next(index for index, command in enumerate(self.said) if part in command)
+
+
+def test_another_kind_of_swap_begins_with_a_daemon_and_a_database_that_have_seen_no_other() -> None:
+    machine = Told()
+    stage = Stage.__new__(Stage)
+    stage.machine, stage.candidate, stage.swap = cast(Machine, machine), CANDIDATES["oomd-tuned"], "zram"
+    stage.change_swap("none")
+    assert stage.swap == "none"
+    order = [
+        *("stop database.service", "stop oomd.service", "swapoff /dev/zram0", "zram0/reset", "put /etc/oomd/oomd.json"),
+        *("daemon-reload", "systemctl start oomd.service", "start database"),
+    ]
+    assert [machine.first(part) for part in order] == sorted(machine.first(part) for part in order)
+    machine.said.clear()
+    stage.change_swap("disk")
+    assert not any("swapoff" in command for command in machine.said)
+    order = ["swapon /dev/vdc", "systemctl start oomd.service", "start database"]
+    assert [machine.first(part) for part in order] == sorted(machine.first(part) for part in order)
+
+
+@pytest.fixture(scope="module", name="built")
+def build_programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The programs that run inside the machine, built for this one."""
     directory = tmp_path_factory.mktemp("programs")
     for name in ("storm", "database", "witness"):
@@ -407,7 +572,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def test_what_the_witness_says_is_a_trace(programs: Path, tmp_path: Path) -> None:
+def test_what_the_witness_says_is_a_trace(built: Path, tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("a real-time process with locked memory needs root")
     groups = [tmp_path / "hog", tmp_path / "database"]
@@ -415,12 +580,12 @@ def test_what_the_witness_says_is_a_trace(programs: Path, tmp_path: Path) -> Non
         group.mkdir()
         (group / "pids.current").write_text("1\n")
         (group / "memory.current").write_text("4096\n")
-    database = subprocess.Popen([programs / "database", "4", "1", tmp_path / "rounds"])
-    storm = subprocess.Popen([programs / "storm", tmp_path / "go", "grow", "1", "2"])
+    database = subprocess.Popen([built / "database", "4", "1", tmp_path / "rounds"])
+    storm = subprocess.Popen([built / "storm", tmp_path / "go", "grow", "1", "2"])
     try:
         wait_until(lambda: (tmp_path / "rounds").exists() and (tmp_path / "rounds").stat().st_size > 0)
         witness = subprocess.Popen(
-            [programs / "witness", "60", "1", tmp_path / "go", tmp_path / "rounds", *groups],
+            [built / "witness", "60", "1", tmp_path / "go", tmp_path / "rounds", *groups],
             stdout=subprocess.PIPE,
             text=True,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC
 from typing import Any
 
@@ -224,6 +224,12 @@ def test_a_kernel_kill_is_not_shown_as_ours() -> None:
     assert "3 MiB" in text
     assert "SINCE TRIGGER" not in text
     assert "priority" not in text.split("Choice:")[1].splitlines()[0]
+    assert "By the plan" not in text
+    text = shown(replace(kernel, agreement="against-plan", planned_victim="batch.service", victim_priority=7))
+    assert "Choice: database.service, priority 7" in text
+    assert "By the plan: against the plan: batch.service was to go first" in text
+    text = shown(replace(kernel, agreement="as-planned"))
+    assert "By the plan: as planned, nobody of a smaller priority lived" in text
 
 
 def test_show_needs_no_field_but_survives_all_missing() -> None:
@@ -427,8 +433,16 @@ STATE = {
     "LeftToSystemdOomd": ["user@1000.service"],
 }
 CARRIERS = [
-    {"Name": "core", "Active": True, "Acts": True, "Detail": "armed"},
-    {"Name": "kernel", "Active": True, "Acts": False, "Detail": "kills are recorded"},
+    {"Name": "core", "Active": True, "Acts": True, "Detail": "armed", "Hits": 3, "Missed": 0, "LastError": ""},
+    {
+        "Name": "kernel",
+        "Active": False,
+        "Acts": False,
+        "Detail": "kills are recorded",
+        "Hits": 12,
+        "Missed": 1,
+        "LastError": "log\x1b closed",
+    },
 ]
 
 
@@ -450,9 +464,15 @@ def test_status_says_what_is_in_force() -> None:
     assert "generation 17 in force; 50 units, 40 candidates" in text
     assert "1.1 MiB locked and 4 MiB in reserve" in text
     assert "-.slice (the machine), batch.slice" in text
-    assert "core: acts; armed" in text
-    assert "kernel: reports only; kills are recorded" in text
     assert "no problems" in text
+
+
+def test_status_has_a_table_of_carriers_that_lines_up() -> None:
+    assert rendered_status().splitlines()[-3:] == [
+        "CARRIER  ACTIVE  ACTS  HITS  MISSED  DETAIL",
+        "core     yes     yes      3       0  armed",
+        "kernel   no      no      12       1  kills are recorded; last error: log\\x1b closed",
+    ]
 
 
 def test_status_says_what_a_missing_feature_means() -> None:

@@ -13,16 +13,25 @@ from typing import Any
 
 import pytest
 
+from oomslice.actions.client import ActionsClient
 from oomslice.cgroups.tree import CgroupTree
 from oomslice.daemon.backend import DaemonBackend, Status
 from oomslice.daemon.collector import Collector
+from oomslice.daemon.commands import Commands, Core
+from oomslice.daemon.main import Daemon
 from oomslice.daemon.notify import notify, notify_reloading, watchdog
 from oomslice.daemon.planner import Planner
+from oomslice.decisions.history import History, MachineSample
 from oomslice.decisions.record import Decision, StepTaken, Undo
 from oomslice.decisions.store import DecisionStore
-from oomslice.errors import NoSuchUnitError, StoreError
+from oomslice.errors import InvalidSettingError, NoSuchUnitError, PlanError, StoreError
 from oomslice.settings.model import Limits
 from oomslice.units.model import Unit, UnitSnapshot
+
+
+def no_core() -> Core:
+    raise AssertionError("nothing is asked of the core here")
+
 
 SHIPPED = (Path(__file__).resolve().parents[2] / "units" / "oomslice.yaml").read_text()
 
@@ -97,6 +106,21 @@ class Ring:
 
     def release(self, decision: Decision | Undo) -> None:
         self.released.append(decision.id)
+
+    def history(self, since_usec: int, names: Any) -> History:
+        return History((MachineSample(len(self.released), max(since_usec, 0), 0, 0, 0),))
+
+
+def test_the_figures_around_a_decision_are_stored_with_it_and_once_more_when_it_is_over(store: DecisionStore) -> None:
+    collector = Collector(store, Listener(), "b", Listener().emit)  # type: ignore[arg-type]
+    ring = Ring(replace(decision(1), trigger_usec=130_000_000))
+    collector.collect(ring, {})  # type: ignore[arg-type]
+    assert store.history("a-1").samples == (MachineSample(0, 10_000_000, 0, 0, 0),)
+    collector.follow(ring, {})  # type: ignore[arg-type]
+    assert [sample.usec for sample in store.history("a-1").samples] == [1]
+    ring.released.append("later")
+    collector.follow(ring, {})  # type: ignore[arg-type]
+    assert [sample.usec for sample in store.history("a-1").samples] == [1], "that one is over"
 
 
 def test_a_record_leaves_the_ring_only_when_it_is_stored(store: DecisionStore) -> None:
@@ -243,7 +267,7 @@ def test_the_backend_says_the_ladder_in_force_and_where_it_is_from(
     async def nothing() -> None: ...
 
     machine.drop_in.write_text("[X-OOMSlice]\nActions=warn 'terminate@1min 5s'\nOnDecision=report@.service\n")
-    backend = DaemonBackend(machine.planner, store, Status(), nothing)
+    backend = DaemonBackend(machine.planner, store, Status(), Commands(ActionsClient(), nothing, nothing, no_core), ())
     priority_of_hog(machine.planner)
     hog = backend.slice("hog.service")
     assert hog["Actions"] == 'warn "terminate@1min 5s" "kill@1min 15s"'
@@ -283,7 +307,7 @@ def test_generations_rise_also_over_a_restart(machine: SimpleNamespace) -> None:
 def test_the_backend_answers_from_the_newest_plan(machine: SimpleNamespace, store: DecisionStore) -> None:
     async def nothing() -> None: ...
 
-    backend = DaemonBackend(machine.planner, store, Status(), nothing)
+    backend = DaemonBackend(machine.planner, store, Status(), Commands(ActionsClient(), nothing, nothing, no_core), ())
     assert backend.slices() == [] and backend.explain() == []
     priority_of_hog(machine.planner)
     assert [row["name"] for row in backend.slices()] == ["-.slice", "low.slice", "hog.service"]
@@ -295,6 +319,32 @@ def test_the_backend_answers_from_the_newest_plan(machine: SimpleNamespace, stor
     assert backend.state()["Armed"] is False
     with pytest.raises(NoSuchUnitError):
         backend.slice("no.service")
+
+
+def test_other_settings_are_simulated_by_the_same_choice_and_change_nothing(
+    machine: SimpleNamespace, store: DecisionStore
+) -> None:
+    async def nothing() -> None: ...
+
+    backend = DaemonBackend(machine.planner, store, Status(), Commands(ActionsClient(), nothing, nothing, no_core), ())
+    with pytest.raises(PlanError, match="no plan yet"):
+        backend.simulate({})
+    before = priority_of_hog(machine.planner)
+    assert backend.simulate({}) == backend.explain()
+    (domain,) = backend.simulate({"low.slice": {"Priority": "-777"}})
+    assert (domain["candidates"][0]["name"], domain["candidates"][0]["priority"]) == ("hog.service", -777)
+    (domain,) = backend.simulate({"low.slice": {"Priority": ""}})
+    assert domain["candidates"][0]["priority"] == 0, "a reset"
+    (domain,) = backend.simulate({"hog.service": {"Protect": "yes"}})
+    assert domain["candidates"][0]["verdict"] == "protected"
+    assert backend.explain()[0]["candidates"][0]["priority"] == before
+    for settings, kind in (
+        ({"no.service": {"Priority": "1"}}, NoSuchUnitError),
+        ({"hog.service": {"Priority": "high"}}, InvalidSettingError),
+        ({"hog.service": {"Nope": "1"}}, InvalidSettingError),
+    ):
+        with pytest.raises(kind):
+            backend.simulate(settings)
 
 
 def test_systemd_is_told_in_its_own_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,3 +374,23 @@ def test_nobody_to_tell_is_no_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WATCHDOG_USEC", raising=False)
     assert notify("READY=1") is False
     asyncio.run(watchdog())
+
+
+def test_the_journal_hears_of_carriers_that_come_and_go_and_of_nothing_else() -> None:
+    told: list[tuple[str, bool, str]] = []
+
+    class Journal:
+        def send_carrier(self, name: str, active: bool, detail: str, error: str) -> bool:
+            told.append((name, active, detail))
+            return True
+
+    daemon = Daemon.__new__(Daemon)
+    daemon._told = []
+    daemon._journal = Journal()  # type: ignore[assignment]
+
+    def state(active: bool, detail: str, hits: int = 0) -> list[dict[str, object]]:
+        return [{"Name": "core", "Active": active, "Detail": detail, "LastError": "", "Hits": hits}]
+
+    for states in (state(False, "not running"), state(True, "armed"), state(True, "armed", 5), state(False, "gone")):
+        daemon._tell_carriers(states)
+    assert told == [("core", False, "not running"), ("core", True, "armed"), ("core", False, "gone")]

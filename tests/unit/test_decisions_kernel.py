@@ -197,6 +197,7 @@ class Machine:
         self.log_allowed = True
         self.writers: list[socket.socket] = []
         self.units: dict[int, CountedUnit] = {}
+        self.plans: list[tuple[int, Policy]] = []
         for path in ("/low.slice", "/low.slice/hog.service", "/low.slice/other.service", "/high.slice"):
             self.add_unit(path)
         self.ledger = self.start()
@@ -255,13 +256,25 @@ class Machine:
 
     def settle(self, seconds: float = 0.0) -> list[Decision]:
         self.clock.now += seconds
-        return self.ledger.settle(dict(self.units))[0]
+        return self.ledger.settle(dict(self.units), self.plans)[0]
+
+    def plan(self, **priorities: int) -> None:
+        """A plan is made, with these services in low.slice, each with its priority."""
+        units = [PolicyUnit("-.slice", "/", 1, -1, 0, "default", False)]
+        for name, priority in priorities.items():
+            path = f"/low.slice/{name}.service"
+            id = (self.root / path[1:]).stat().st_ino
+            units.append(PolicyUnit(f"{name}.service", path, id, 0, priority, "own", True))
+        self.plans.append((self.clock.monotonic_ns() // 1000, Policy(tuple(units), (), MachineTriggers(), 1)))
+
+    def populated(self, path: str, populated: bool = True) -> None:
+        (self.root / path[1:] / "cgroup.events").write_text(f"populated {populated:d}\nfrozen 0\n")
 
     def settle_all(self) -> list[Decision]:
         """Until nothing is open."""
         made: list[Decision] = []
         for _ in range(10):
-            decisions, again = self.ledger.settle(dict(self.units))
+            decisions, again = self.ledger.settle(dict(self.units), self.plans)
             made += decisions
             if again is None:
                 return made
@@ -298,6 +311,47 @@ def test_a_kill_becomes_one_decision_with_unit_process_and_size(machine: Machine
     assert made.pids == (71,) and made.processes == 1
     assert made.trigger_usec == 1_000_000_000 and made.realtime_usec == 1_700_001_000_000_000
     assert made.extra["task"] == "hog" and made.extra["kernel_sequence"] == 500
+
+
+@pytest.mark.parametrize(
+    ("hog", "other", "other_lives", "said"),
+    [
+        (-5, 0, True, ("as-planned", "", -5)),
+        (0, -5, True, ("against-plan", "other.service", 0)),
+        (0, -5, False, ("as-planned", "", 0)),
+    ],
+)
+def test_a_kill_is_held_against_the_plan_of_its_time(
+    machine: Machine, hog: int, other: int, other_lives: bool, said: tuple[str, str, int]
+) -> None:
+    machine.populated("/low.slice/other.service", other_lives)
+    machine.plan(hog=hog, other=other)
+    machine.clock.now += 1
+    hog_dies(machine)
+    machine.clock.now += 1
+    machine.plan(other=other)  # the next one has no such unit any more
+    (made,) = machine.settle_all()
+    assert (made.agreement, made.planned_victim, made.victim_priority) == said
+
+
+def test_who_is_killed_later_was_alive_before(machine: Machine) -> None:
+    machine.populated("/low.slice/other.service", False)
+    machine.plan(hog=0, other=-5)
+    machine.clock.now += 1
+    hog_dies(machine)
+    machine.count("/low.slice/other.service")
+    machine.log(GLOBAL.replace("hog.service", "other.service").replace("71", "80"), GLOBAL_KILLED.replace("71", "80"))
+    first, second = machine.settle_all()
+    assert (first.agreement, first.planned_victim) == ("against-plan", "other.service")
+    assert (second.victim, second.agreement) == ("other.service", "as-planned")
+
+
+def test_without_a_plan_of_its_time_a_kill_is_not_judged(machine: Machine) -> None:
+    hog_dies(machine)
+    machine.clock.now += 1
+    machine.plan(hog=0, other=-5)
+    (made,) = machine.settle_all()
+    assert made.agreement == "" and made.planned_victim == ""
 
 
 def test_a_limit_names_its_domain_and_a_subgroup_counts_as_its_unit(machine: Machine) -> None:

@@ -18,16 +18,28 @@ import pytest
 
 from oomslice import errors
 from oomslice.actions import checkpoint, messages, service, systemd
-from oomslice.bus.interface import BUS_NAME, DECISION_SIGNATURES, MANAGER, OBJECT_PATH, Argument
+from oomslice.bus.interface import (
+    BUS_NAME,
+    DECISION_SIGNATURES,
+    MANAGER,
+    OBJECT_MANAGER,
+    OBJECT_PATH,
+    Argument,
+    Interface,
+)
+from oomslice.bus.log_control import LOG_CONTROL
+from oomslice.bus.members import DECISION, DECISIONS_RECENT, SLICE, SLICE_FIGURES
+from oomslice.carriers import score_adj
 from oomslice.cli import answers, show, verify
 from oomslice.cli.failure import EXIT_CODES
 from oomslice.cli.main import build_parser
 from oomslice.decisions import journal
 from oomslice.decisions.record import UNDOABLE, Decision
+from oomslice.policy import scores
 from oomslice.policy.effective import AVOID_BONUS, COOLDOWN_DEFAULT_USEC
 from oomslice.settings.configuration import SECTIONS, parse_configuration
-from oomslice.settings.keys import YAML_LIMIT_KEYS, YAML_MACHINE_KEYS, YAML_SETTING_KEYS
-from oomslice.settings.model import SETTING_KEYS, Limits, MachineTriggers, format_usec
+from oomslice.settings.keys import YAML_CARRIER_KEYS, YAML_LIMIT_KEYS, YAML_MACHINE_KEYS, YAML_SETTING_KEYS
+from oomslice.settings.model import SETTING_KEYS, CarrierSwitches, Limits, MachineTriggers, format_usec
 from oomslice.settings.steps import (
     AFTER_LAST_USEC,
     AFTER_TERMINATE_USEC,
@@ -50,6 +62,7 @@ TEXTS = [
         "bpf/README.md",
         "docs/architecture.md",
         "docs/benchmarks.md",
+        "docs/library.md",
     )
 ]
 
@@ -102,7 +115,9 @@ def options(parser: argparse.ArgumentParser) -> set[str]:
 def test_a_manual_page_builds_without_warnings(path: Path, tmp_path: Path) -> None:
     if shutil.which("scdoc") is None:
         pytest.skip("scdoc is missing: apt install scdoc")
-    built = subprocess.run(["scdoc"], stdin=path.open("rb"), capture_output=True, timeout=60, check=False)
+    built = subprocess.run(
+        [ROOT / "tools/man-page", "scdoc"], stdin=path.open("rb"), capture_output=True, timeout=60, check=False
+    )
     assert built.returncode == 0, built.stderr.decode()
     assert built.stderr == b""
     name, number = path.stem.rsplit(".", 1)
@@ -117,6 +132,37 @@ def test_a_manual_page_builds_without_warnings(path: Path, tmp_path: Path) -> No
             check=True,
         )
         assert shown.stderr == ""
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_mandoc_has_no_warning_of_a_manual_page(path: Path) -> None:
+    for program in ("scdoc", "mandoc"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is missing: apt install {program}")
+    built = subprocess.run(
+        [ROOT / "tools/man-page", "scdoc"], stdin=path.open("rb"), capture_output=True, timeout=60, check=True
+    )
+    linted = subprocess.run(
+        ["mandoc", "-T", "lint", "-W", "warning"],
+        input=built.stdout,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert (linted.stdout + linted.stderr).decode() == ""
+
+
+def test_a_manual_page_looks_as_scdoc_made_it(tmp_path: Path) -> None:
+    for program in ("scdoc", "mandoc"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is missing: apt install {program}")
+    page = DOCS / "oomslicectl.1.scd"
+    shown = []
+    for command in (["scdoc"], [ROOT / "tools/man-page", "scdoc"]):
+        built = subprocess.run(command, stdin=page.open("rb"), capture_output=True, timeout=60, check=True).stdout
+        text = subprocess.run(["mandoc", "-T", "utf8"], input=built, capture_output=True, timeout=60, check=True).stdout
+        shown.append(text)
+    assert shown[0] == shown[1]
 
 
 def test_the_pages_refer_only_to_pages_that_are() -> None:
@@ -227,13 +273,26 @@ def test_zsh_completes_verbs_and_options_of_the_parser() -> None:
         (branch,) = re.findall(rf"^ +{name}\)\n(.*?);;", text, re.MULTILINE | re.DOTALL)
         assert "$common" in branch
         own = options(parser) - {"-h", "--help", "--json"}
-        assert set(re.findall(r"'(--[a-z-]+)\[", branch)) == own, name
+        assert set(re.findall(r"'\*?(?:\([^)]*\))?(--?[a-z-]+)\[", branch)) == own, name
 
 
 def test_the_zsh_completion_is_valid_zsh() -> None:
     if shutil.which("zsh") is None:
         pytest.skip("zsh is missing: apt install zsh")
     subprocess.run(["zsh", "-n", str(ROOT / "completions/_oomslicectl")], timeout=60, check=True)
+
+
+# The picture of top.
+
+
+def test_the_picture_of_top_is_one_and_is_shown() -> None:
+    root = ElementTree.parse(DOCS / "top.svg").getroot()
+    text = "\n".join(element.text or "" for element in root.iter("{http://www.w3.org/2000/svg}text")).replace(
+        "\u00a0", " "
+    )
+    for words in ("Memory", "hog.service", "GROWTH/S", "quit"):
+        assert words in text, words
+    assert "(docs/top.svg)" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 # oomslice.unit(5).
@@ -301,7 +360,7 @@ def test_defaults_of_unit_settings_are_those_of_the_code() -> None:
 def test_every_key_of_the_yaml_is_in_the_manual() -> None:
     text = section("oomslice.yaml.5", "OPTIONS")
     found = {entry.rstrip(":") for entry in entries(text) if entry.endswith(":")}
-    assert found == {*SECTIONS, "match", "manager", "tier", *YAML_MACHINE_KEYS, *YAML_LIMIT_KEYS}
+    assert found == {*SECTIONS, "match", "manager", "tier", *YAML_MACHINE_KEYS, *YAML_LIMIT_KEYS, *YAML_CARRIER_KEYS}
     for key in set(YAML_SETTING_KEYS) - {"tier"}:
         assert f"*{key}*" in text, key
 
@@ -317,7 +376,9 @@ def yaml_default(key: str) -> str:
 
 
 def test_defaults_of_the_yaml_are_those_of_the_code() -> None:
-    machine, limits = MachineTriggers(), Limits()
+    machine, limits, carriers = MachineTriggers(), Limits(), CarrierSwitches()
+    for key, name in YAML_CARRIER_KEYS.items():
+        assert yaml_default(key) == ("yes" if getattr(carriers, name) else "no"), key
     for key, name in YAML_MACHINE_KEYS.items():
         value = getattr(machine, name)
         expected = f"{value.permyriad / 100:g}%" if hasattr(value, "permyriad") else str(value)
@@ -343,31 +404,46 @@ def typed(arguments: tuple[Argument, ...]) -> str:
     return ", ".join(f"*{argument.signature}* {argument.name}" for argument in arguments)
 
 
-def members() -> Iterator[str]:
-    """The line of the manual for each member of the interface."""
-    for method in MANAGER.methods:
-        result = f" -> *{method.outputs[0].signature}* {method.outputs[0].name}" if method.outputs else ""
+SECTIONS_OF_INTERFACES = {
+    MANAGER: ("METHODS", "SIGNALS", "PROPERTIES"),
+    OBJECT_MANAGER: ("OBJECTS",),
+    SLICE: ("PROPERTIES OF A SLICE",),
+    DECISION: ("PROPERTIES OF A DECISION",),
+    LOG_CONTROL: ("LOGGING",),
+}
+
+
+def members(interface: Interface) -> Iterator[str]:
+    """What the manual has of each member of the interface."""
+    for method in interface.methods:
+        result = f" -> {typed(method.outputs)}" if method.outputs else ""
         yield f"*{method.name}*({typed(method.inputs)}){result}"
-    for signal in MANAGER.signals:
+    for signal in interface.signals:
         yield f"*{signal.name}*({typed(signal.arguments)})"
-    for item in MANAGER.properties:
+    for item in interface.properties:
         yield f"*{item.name}* (*{item.signature}*)"
 
 
-def test_every_member_of_the_bus_is_in_the_manual_with_its_types() -> None:
-    lines = page("org.oomslice1.5").splitlines()
-    expected = list(members())
-    for line in expected:
-        assert line in lines
+@pytest.mark.parametrize("interface", SECTIONS_OF_INTERFACES, ids=lambda interface: interface.name)
+def test_every_member_of_the_bus_is_in_the_manual_with_its_types(interface: Interface) -> None:
     documented = [
-        line
-        for title in ("METHODS", "SIGNALS", "PROPERTIES")
+        member
+        for title in SECTIONS_OF_INTERFACES[interface]
         for line in section("org.oomslice1.5", title).splitlines()
         if line.startswith("*")
+        for member in (line.split(", ") if line.count("* (*") > 1 else [line])
     ]
-    assert sorted(documented) == sorted(expected)
+    assert sorted(member.rstrip(",") for member in documented) == sorted(members(interface))
+    assert f"*{interface.name}*" in page("org.oomslice1.5")
     assert f"*{BUS_NAME}*" in page("org.oomslice1.5")
     assert f"*{OBJECT_PATH}*" in page("org.oomslice1.5")
+
+
+def test_figures_that_change_all_the_time_are_named_in_the_manual() -> None:
+    text = section("org.oomslice1.5", "OBJECTS")
+    for name in SLICE_FIGURES:
+        assert f"_{name}_" in text
+    assert f"the last {DECISIONS_RECENT} decisions" in " ".join(text.split())
 
 
 def underlined(title: str) -> set[str]:
@@ -399,7 +475,7 @@ def test_every_key_of_the_state_is_in_the_manual() -> None:
 
 
 def test_every_setting_of_a_unit_is_in_the_manual() -> None:
-    assert underlined("SETTINGS OF A UNIT") == string_keys("_described")
+    assert underlined("SETTINGS OF A UNIT") == string_keys("_described") | string_keys("slice")
 
 
 def test_every_error_name_is_in_the_manual() -> None:
@@ -417,6 +493,7 @@ def test_every_message_and_field_of_the_journal_is_in_the_manual() -> None:
     expected: dict[str, set[str]] = {}
     for outcome, (message_id, _) in journal.MESSAGES.items():
         expected.setdefault(message_id, set()).add(outcome)
+    expected |= {journal.MESSAGE_STEP: {"step"}, journal.MESSAGE_CARRIER: {"carrier"}}
     assert {message_id: set(outcomes.split(", ")) for message_id, outcomes in found.items()} == expected
     source = (ROOT / "oomslice/decisions/journal.py").read_text(encoding="utf-8")
     names = set(re.findall(r'\("(OOMSLICE_\w+)",', source))
@@ -445,7 +522,8 @@ def test_every_option_and_step_of_the_actions_service_is_in_the_manual() -> None
     words = set(re.findall(r"^  (--[a-z]+)", service.HELP, re.MULTILINE))
     assert words == {entry for entry in entries(section("oomslice-actions.8", "OPTIONS")) if entry[0] == "-"}
     assert f"Default: {service.IDLE_S:g}." in section("oomslice-actions.8", "OPTIONS")
-    steps = set(re.findall(r"^\*([a-z]+)[:*\[]", section("oomslice-actions.8", "STEPS"), re.MULTILINE))
+    kinds = section("oomslice-actions.8", "STEPS") + section("oomslice-actions.8", "SETTINGS")
+    steps = set(re.findall(r"^\*([a-z]+)[:*\[]", kinds, re.MULTILINE))
     assert steps == set(messages.KINDS) - {"hello"}
     text = page("oomslice-actions.8")
     assert checkpoint.DIRECTORY in text
@@ -493,3 +571,19 @@ def test_news_begins_with_this_version() -> None:
 
     news = (ROOT / "NEWS.md").read_text(encoding="utf-8")
     assert re.findall(r"^## (\S+)", news, re.MULTILINE)[0] == __version__
+
+
+def test_what_the_manual_says_of_oomslice_scores_is_what_it_does() -> None:
+    source = (ROOT / "scores/main.c").read_text(encoding="utf-8")
+    words = set(re.findall(r'^ +"  (--[a-z-]+)', source, re.MULTILINE))
+    assert {entry for entry in entries(section("oomslice-scores.8", "OPTIONS")) if entry[0] == "-"} == words
+    text = page("oomslice-scores.8")
+    bounding = re.search(
+        r"^CapabilityBoundingSet=(.*)$",
+        (ROOT / "units/oomslice-scores.service").read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
+    assert bounding and len(bounding[1].split()) == 2 and "has two capabilities" in text
+    assert f"protected units get {scores.LAST}." in text
+    assert score_adj.TRIGGER.window_usec == 2_000_000 and "at most every two seconds" in text
+    assert score_adj.DEFAULT_SOCKET in text and score_adj.DEFAULT_STATE in text

@@ -171,12 +171,22 @@ def test_the_catalog_explains_exactly_our_message_ids() -> None:
     ids = re.findall(r"^-- ([0-9a-f]{32})$", CATALOG.read_text(), re.MULTILINE)
     constants = [getattr(journal, name) for name in vars(journal) if name.startswith("MESSAGE_")]
     assert sorted(ids) == sorted(constants) == sorted(set(ids))
-    assert {message_id for message_id, _ in MESSAGES.values()} == set(ids)
+    used = {message_id for message_id, _ in MESSAGES.values()} | {journal.MESSAGE_STEP, journal.MESSAGE_CARRIER}
+    assert used == set(ids)
 
 
 def test_the_catalog_uses_only_fields_that_entries_have() -> None:
-    names = set(re.findall(r"@(\w+)@", CATALOG.read_text()))
-    assert names <= {name for name, _ in journal.decision_fields(LADDER)}
+    _, *texts = re.split(r"^-- ([0-9a-f]{32})$", CATALOG.read_text(), flags=re.MULTILINE)
+    of_unit = {f"OOMSLICE_{name}" for name in ("DECISION", "DOMAIN", "OUTCOME", "STEP", "VICTIM")}
+    for message_id, text in zip(texts[::2], texts[1::2], strict=True):
+        names = set(re.findall(r"@(\w+)@", text))
+        if message_id == journal.MESSAGE_CARRIER:
+            assert names <= {name for name, _ in journal.carrier_fields("core", True, "armed", "")}
+            continue
+        # Each is written by oomsliced and, for the unit that it is about, by oomslice-actions.
+        assert names <= of_unit
+        own = journal.steps_fields(LADDER)[0] if message_id == journal.MESSAGE_STEP else journal.decision_fields(LADDER)
+        assert names <= {name for name, _ in own}
 
 
 def test_the_catalog_is_taken_by_journalctl(tmp_path: Path) -> None:
@@ -189,7 +199,7 @@ def test_the_catalog_is_taken_by_journalctl(tmp_path: Path) -> None:
     root = f"--root={tmp_path}"
     subprocess.run(["journalctl", root, "--update-catalog"], check=True, capture_output=True)
     listed = subprocess.run(["journalctl", root, "--list-catalog"], check=True, capture_output=True, text=True).stdout
-    assert len(listed.splitlines()) == len({message_id for message_id, _ in MESSAGES.values()})
+    assert len(listed.splitlines()) == len({message_id for message_id, _ in MESSAGES.values()}) + 2
     assert f"{journal.MESSAGE_KERNEL} oomslice: The kernel killed processes of" in listed
 
 
@@ -305,6 +315,46 @@ def test_the_steps_of_a_ladder_are_one_readable_field(journald: Journald) -> Non
     )
     assert (entry["OOMSLICE_FLAGS"], entry["OOMSLICE_KILL_SCOPE"]) == ("restarting watchdog", "unit")
     assert Decision.from_dict(json.loads(entry["OOMSLICE_JSON"])).steps == LADDER.steps
+
+
+def test_each_step_of_a_ladder_has_an_entry_after_that_of_the_decision(journald: Journald) -> None:
+    assert JournalSender(journald.path).send(LADDER)
+    assert journald.read()["MESSAGE_ID"] == journal.MESSAGE_KILLED
+    entries = [journald.read() for _ in LADDER.steps]
+    assert {entry["MESSAGE_ID"] for entry in entries} == {journal.MESSAGE_STEP}
+    assert {entry["OOMSLICE_VICTIM"] for entry in entries} == {"hog.service"}
+    assert [entry["OOMSLICE_STEP"] for entry in entries] == ["warn", "purge", "reclaim", "freeze", "kill"]
+    assert [entry["PRIORITY"] for entry in entries] == ["5", "4", "5", "5", "5"]
+    purge = entries[1]
+    assert (purge["OOMSLICE_STEP_RESULT"], purge["OOMSLICE_STEP_ARGUMENT"]) == ("failed", "/run/cache")
+    assert entries[3]["MESSAGE"] == "hog.service: freeze done, 2000 ms after the trigger (step 4 of 5)"
+    assert journal.steps_fields(dataclasses.replace(KILL, steps=(StepTaken("kill", "done"),))) == []
+
+
+def test_a_step_that_the_journal_does_not_take_has_the_decision_told_again(journald: Journald) -> None:
+    sender = JournalSender(journald.path)
+    taken: list[object] = []
+
+    def full_after_two(fields: object) -> bool:
+        taken.append(fields)
+        return len(taken) < 3
+
+    sender.send_fields = full_after_two  # type: ignore[method-assign, assignment]
+    assert sender.send(LADDER) is False
+    assert len(taken) == 3
+
+
+def test_a_carrier_that_goes_is_a_warning_and_one_that_comes_is_not(journald: Journald) -> None:
+    sender = JournalSender(journald.path)
+    assert sender.send_carrier("core", False, "oomslice-core is not running", "plan 3: bad checksum")
+    entry = journald.read()
+    assert entry["MESSAGE"] == "Carrier core cannot act: oomslice-core is not running"
+    assert (entry["MESSAGE_ID"], entry["PRIORITY"]) == (journal.MESSAGE_CARRIER, "4")
+    assert (entry["OOMSLICE_CARRIER_ACTIVE"], entry["OOMSLICE_CARRIER_ERROR"]) == ("no", "plan 3: bad checksum")
+    assert sender.send_carrier("core", True, "armed", "")
+    entry = journald.read()
+    assert entry["PRIORITY"] == "6"
+    assert "OOMSLICE_CARRIER_ERROR" not in entry
 
 
 def test_the_amount_of_a_throttle_is_the_limit_it_set_or_the_percent_it_was_given() -> None:

@@ -96,7 +96,7 @@ def test_c_is_formatted() -> None:
         program("clang-format"),
         "--dry-run",
         "--Werror",
-        *[name for name in with_suffix(".c", ".h") if name.startswith("core/")],
+        *[name for name in with_suffix(".c", ".h") if name.startswith(("core/", "bpf/", "scores/"))],
     )
 
 

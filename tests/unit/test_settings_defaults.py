@@ -124,4 +124,6 @@ def test_what_stands_there_as_a_default_is_the_default() -> None:
         "available-min", "available-watch", "swap-free-min", "available-thrash", "sign", "thrash",
         "available-ladder", "swap-free-ladder",
     }  # fmt: skip
-    assert set(written["limits"]) == {"death-deadline-sec", "decisions-max", "leave-to-systemd-oomd", "reserve"}
+    assert set(written["limits"]) == {
+        "death-deadline-sec", "decisions-max", "leave-to-systemd-oomd", "reserve", "mark-kills",
+    }  # fmt: skip

@@ -141,3 +141,15 @@ def test_tiers_and_rules_get_the_same_notices() -> None:
         ("/a.yaml", 5, "tier"),
     ]
     assert [problem.severity for problem in found] == [Severity.NOTICE] * 3 + [Severity.ERROR]
+
+
+def test_a_score_of_its_own_stands_against_the_priority() -> None:
+    own = "[Service]\nOOMScoreAdjust={}\n" + HEAD
+    (said,) = lines(own.format("-500") + "Priority=-5\n", "/etc/a.service")
+    assert said == (
+        "/etc/a.service:2: notice: OOMScoreAdjust=-500: is kept: the kernel's own killer follows it, and not Priority="
+    )
+    assert "not Protect=" in lines(own.format(300) + "Protect=yes\n", "/etc/a.service")[0]
+    for score, settings in (("0", "Priority=-5\n"), ("", "Priority=-5\n"), ("-500", "Priority=0\n"), ("-500", "")):
+        assert lines(own.format(score) + settings, "/etc/a.service") == []
+    assert lines(own.format("-500") + "[Service]\nOOMScoreAdjust=\n" + HEAD + "Priority=-5\n", "/etc/a.service") == []

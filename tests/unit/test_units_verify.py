@@ -27,11 +27,29 @@ OURS = (
     "oomslice.slice",
     "oomslice-core.socket",
     "oomslice-core.service",
+    "oomslice-bpf.service",
+    "run-oomslice-bpf.mount",
     "oomslice-actions.socket",
     "oomslice-actions.service",
+    "oomslice-scores.socket",
+    "oomslice-scores.service",
     "oomsliced.service",
+    "oomslice-metrics.socket",
+    "oomslice-tell-owner@.service",
+    "oomslice-metrics.service",
+    "oomslice-metrics-textfile.service",
+    "oomslice-metrics-textfile.timer",
 )
-EXPOSURE = {"oomsliced.service": 2.0, "oomslice-core.service": 3.0, "oomslice-actions.service": 3.0}
+EXPOSURE = {
+    "oomsliced.service": 2.0,
+    "oomslice-core.service": 3.0,
+    "oomslice-actions.service": 3.0,
+    "oomslice-tell-owner@.service": 3.5,
+    "oomslice-metrics.service": 2.0,
+    "oomslice-metrics-textfile.service": 2.0,
+    "oomslice-scores.service": 2.0,
+    "oomslice-bpf.service": 2.0,
+}
 """Most that `systemd-analyze security` may say; systemd-oomd has 1.8, but may not read /dev/kmsg."""
 
 
@@ -84,8 +102,17 @@ def systemd() -> Iterator[Systemd]:
         for unit in OURS:
             text = (UNITS / unit).read_text(encoding="utf-8")
             text = re.sub(r"^(Exec\w+=)/usr/lib/oomslice/", rf"\1{inside}/", text, flags=re.MULTILINE)
+            text = text.replace("=/usr/bin/oomslicectl", f"={inside}/oomslicectl")
             (folder / unit).write_text(text)
-        for program in ("oomsliced", "oomslice-core", "oomslice-actions"):
+        for program in (
+            "oomsliced",
+            "oomslice-core",
+            "oomslice-bpf",
+            "oomslice-actions",
+            "oomslice-scores",
+            "oomslicectl",
+            "oomslice-tell-owner",
+        ):
             (folder / program).write_text("#!/bin/sh\n")
             (folder / program).chmod(0o755)
         (folder / "dbus.socket").write_text(
@@ -146,11 +173,14 @@ def test_every_unit_is_installed() -> None:
 
 
 def test_socket_bus_policy_and_service_agree_on_the_user() -> None:
-    user = re.findall(r"^u (\S+)", (UNITS / "oomslice.sysusers").read_text(encoding="utf-8"), re.MULTILINE)
+    *user, exporter = re.findall(r"^u (\S+)", (UNITS / "oomslice.sysusers").read_text(encoding="utf-8"), re.MULTILINE)
+    assert directives("oomslice-metrics.service")["User"] == [exporter]
     assert directives("oomsliced.service")["User"] == user
     assert directives("oomsliced.service")["Group"] == user
     assert directives("oomslice-core.socket")["SocketGroup"] == user
     assert directives("oomslice-actions.socket")["SocketGroup"] == user
+    assert directives("oomslice-scores.socket")["SocketGroup"] == user
+    assert directives("oomslice-bpf.service")["Group"] == user
     assert f'user="{user[0]}"' in (UNITS / "org.oomslice1.conf").read_text(encoding="utf-8")
 
 
@@ -164,6 +194,8 @@ def test_bus_activation_starts_our_service() -> None:
 
 def test_nothing_of_ours_is_ever_throttled() -> None:
     for unit in OURS:
+        if directives(unit).get("OOMScoreAdjust") == ["500"]:
+            continue  # what only looks on, and goes first
         assert not {"MemoryHigh", "MemoryMax", "MemorySwapMax", "CPUQuota"} & directives(unit).keys()
 
 
@@ -171,6 +203,8 @@ def test_the_core_writes_cgroup_kill_through_directories_that_the_daemon_opened(
     # A read-only mount of cgroupfs in either of the two would make every kill fail with EROFS.
     for unit in ("oomslice-core.service", "oomsliced.service"):
         assert "ProtectControlGroups" not in directives(unit)
+    # And this one writes memory.oom.group.
+    assert "ProtectControlGroups" not in directives("oomslice-scores.service")
 
 
 def test_system_call_filter_of_the_core_names_what_no_group_has() -> None:

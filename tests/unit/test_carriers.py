@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What the carriers say of themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from oomslice.carriers.bpf import BpfCarrier
+from oomslice.carriers.core import CoreCarrier
+from oomslice.carriers.kernel import KernelCarrier
+from oomslice.carriers.model import Carrier, CarrierState
+from oomslice.decisions.kernel import KernelKills
+from oomslice.decisions.store import DecisionStore
+from oomslice.plan.channel import CoreState
+from tests.unit.policies import policy
+
+
+def core_state(generation: int) -> CoreState:
+    return CoreState(generation, (), 5, 1, False, 9, decisions=4, dropped=2, locked_bytes=0, reserve_bytes=0)
+
+
+@pytest.mark.parametrize(
+    ("core", "active", "detail"),
+    [
+        (None, False, "oomslice-core is not running"),
+        (core_state(0), False, "oomslice-core has no plan"),
+        (core_state(7), True, "armed"),
+    ],
+)
+def test_the_core_is_a_carrier_once_it_has_a_plan(core: CoreState | None, active: bool, detail: str) -> None:
+    carrier: Carrier = CoreCarrier(lambda: core, lambda: "no room")
+    said = carrier.state()
+    assert (said.name, said.active, said.acts, said.detail) == ("core", active, True, detail)
+    assert (said.hits, said.missed) == ((4, 2) if core else (0, 0))
+    assert said.last_error == "no room"
+
+
+def test_bpf_programs_are_carriers_as_oomslice_bpf_reports_them(tmp_path: Path) -> None:
+    report = tmp_path / "bpf.status"
+    carrier = BpfCarrier("observe", "sees", acts=False, problem=lambda: "oh", report=report, pins=tmp_path / "bpf")
+
+    def said() -> tuple[bool, str]:
+        carrier.follow(policy(), ())
+        state = carrier.state()
+        assert (state.name, state.acts, state.last_error) == ("bpf-observe", False, "oh")
+        return state.active, state.detail
+
+    assert said() == (False, "oomslice-bpf.service is not running")
+    report.write_text("other\tactive\t\nobserve\tinactive\tthis kernel has no function f\n")
+    assert said() == (False, "this kernel has no function f")
+    report.write_text("observe\tactive\t\n")
+    assert said() == (True, "sees")
+    report.write_text("other\tactive\t\nrubbish\n")
+    assert said() == (False, "this version of oomslice-bpf has no program observe")
+
+
+def test_the_kernels_own_killer_is_a_carrier_that_only_reports(tmp_path: Path) -> None:
+    store = DecisionStore(tmp_path / "store", 10)
+    kills = KernelKills(tmp_path, store, "b" * 32, lambda _: None, kmsg=tmp_path / "none")
+    carrier: Carrier = KernelCarrier(kills)
+    said = carrier.state()
+    assert said == CarrierState(
+        "kernel",
+        True,
+        False,
+        "kills by the kernel are recorded from memory.events, without details",
+        last_error=f"{tmp_path}/none: No such file or directory",
+    )
+    carrier.close()
+    store.close()
