@@ -4,23 +4,21 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
-from .image import REPOSITORY, Image, image
+from .image import Image, image
 from .lab import Lab
 from .machine import Machine, installed_disk, turn
+from .package import package
 
 SCENARIO_TIMEOUT = 3600
 """Seconds: a backstop. One scenario may have to wait for the image, the package, its turn and the boot."""
 
 SWAP_MB = 1024
 """Swap that a scenario may turn on."""
-
-NOT_PACKAGED = ("tests/", "tools/", ".ci/", ".cache/", "Makefile")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -36,26 +34,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         ]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
-
-
-def package() -> Path:
-    """The Debian package of this tree: OOMSLICE_DEB if that is set, else dist/, built anew if a source is newer."""
-    if given := os.environ.get("OOMSLICE_DEB"):
-        return Path(given)
-    listing = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=REPOSITORY,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.splitlines()
-    sources = [REPOSITORY / name for name in listing if not name.startswith(NOT_PACKAGED)]
-    newest = max(source.stat().st_mtime for source in sources if source.exists())
-    built = sorted((REPOSITORY / "dist").glob("oomslice_*.deb"), key=lambda path: path.stat().st_mtime)
-    if built and built[-1].stat().st_mtime > newest:
-        return built[-1]
-    subprocess.run([REPOSITORY / "tools" / "build-deb"], cwd=REPOSITORY, check=True)
-    return max((REPOSITORY / "dist").glob("oomslice_*.deb"), key=lambda path: path.stat().st_mtime)
 
 
 @pytest.fixture(scope="session")

@@ -27,9 +27,11 @@ PACKAGES = (
     "systemd", "systemd-sysv", "systemd-oomd", "libpam-systemd", "dbus", "dbus-user-session", "udev", "kmod", "procps",
     "iproute2", "openssh-server", "strace", "zstd", "linux-image-cloud-amd64",
     # what the package of oomslice depends on
-    "python3", "python3-pystemd", "python3-dbus-next", "python3-yaml", "python3-cffi-backend",
-    # what its steps can use
-    "criu",
+    "python3", "python3-pystemd", "python3-dbus-next", "python3-yaml", "python3-cffi-backend", "libbpf1",
+    # what its steps can use, and who may act besides root
+    "criu", "polkitd",
+    # what the tests look with
+    "bpftool",
 )  # fmt: skip
 """Installed from trixie. The newest kernel comes from trixie-backports on top."""
 

@@ -16,8 +16,9 @@ NO_RESTART = "/run/systemd/system/oomsliced.service.d/90-test.conf"
 
 
 def journal_entries(lab: Lab, id: str) -> int:
-    """How many entries the journal has of a decision."""
-    return int(lab.machine.check(f"journalctl -b --no-pager -o cat OOMSLICE_DECISION={id} | wc -l"))
+    """How many entries the journal has of a decision; what oomslice-actions says again, for the unit, is no other."""
+    entries = f"journalctl -b --no-pager -o cat OOMSLICE_DECISION={id} _SYSTEMD_UNIT=oomsliced.service"
+    return int(lab.machine.check(f"{entries} | wc -l"))
 
 
 def test_daemon_killed_before_the_shortage_and_kept_away_until_after_it(lab: Lab) -> None:

@@ -10,11 +10,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from .conftest import package
 from .image import REPOSITORY, Image
 from .machine import Machine
+from .package import package
 
-UNITS = "oomslice-core.socket oomslice-core.service oomsliced.service oomslice-actions.socket"
+UNITS = (
+    "oomslice-core.socket oomslice-core.service oomslice-bpf.service oomsliced.service oomslice-actions.socket"
+    " oomslice-scores.socket"
+)
 UNITS_FOLDER = REPOSITORY / "units"
 APT = "DEBIAN_FRONTEND=noninteractive apt-get -y -q"
 
@@ -65,7 +68,9 @@ def test_journal_knows_the_catalog(bare: Machine) -> None:
 
 
 def test_sandboxes_refuse_nothing_that_is_needed(bare: Machine) -> None:
-    said = bare.check("journalctl -b --no-pager -u oomslice-core.service -u oomsliced.service")
+    said = bare.check(
+        "journalctl -b --no-pager -u oomslice-core.service -u oomsliced.service -u oomslice-scores.service"
+    )
     for word in ("Operation not permitted", "Permission denied", "Read-only file system", "Traceback"):
         assert word not in said, said
     assert bare.run("dmesg | grep -i 'audit.*type=1326'").rc != 0
@@ -90,14 +95,24 @@ def test_reinstalling_restarts_both(bare: Machine) -> None:
     assert before[0] != after[0] and before[1] != after[1]
 
 
+def given(machine: Machine) -> int:
+    """How many processes have the value that protected units get."""
+    return int(machine.check("cat /proc/[0-9]*/oom_score_adj 2>/dev/null | grep -cx -- -996; true"))
+
+
 def test_removing_stops_all_and_keeps_the_decisions(bare: Machine) -> None:
+    # What is shipped protects some that run here.
+    assert given(bare) > 0
     bare.check(f"{APT} remove oomslice", timeout=120)
     assert bare.run(f"systemctl is-active {UNITS}").rc != 0
     assert bare.run("pgrep -u oomslice; pgrep -x oomslice-core").out.split() == []
+    assert bare.run("mountpoint -q /run/oomslice/bpf").rc != 0
+    assert "name kill_" not in bare.check("bpftool prog list")
     bare.check(
         "test -e /var/lib/oomslice/decisions.sqlite && "
-        "test ! -e /run/oomslice/core.sock && test ! -e /run/oomslice/actions.sock"
+        "test ! -e /run/oomslice/core.sock && test ! -e /run/oomslice/actions.sock && test ! -e /run/oomslice/scores"
     )
+    assert given(bare) == 0
 
 
 def test_purging_leaves_nothing_but_the_user(bare: Machine) -> None:
