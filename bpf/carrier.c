@@ -35,6 +35,10 @@ enum { DIRECTORY_MODE = 0750, MAP_MODE = 0660, PROGRAM_MODE = 0640, LINK_MODE = 
 
 static const char *const no_calls[] = {NULL};
 
+/* The directory of those maps that carriers share (maps.h), and their names. */
+static const char shared[] = "shared";
+static const char *const shared_maps[] = {"slices", "pulse"};
+
 const struct oomslice_carrier oomslice_carriers[] = {
         {"observe", "tells what the kernel's own OOM killer does", observe__elf_bytes, no_calls},
         {NULL, NULL, NULL, NULL},
@@ -145,13 +149,61 @@ static int pin(const char *directory, const char *kind, const char *name, int fd
         return 0;
 }
 
+static bool is_shared(const struct bpf_map *map) {
+        for (size_t i = 0; i < sizeof(shared_maps) / sizeof(shared_maps[0]); i++)
+                if (strcmp(bpf_map__name(map), shared_maps[i]) == 0)
+                        return true;
+        return false;
+}
+
+/* Before the object is loaded: its shared maps are those that an earlier carrier has made. */
+static bool find_shared(struct bpf_object *object, const char *directory, char why[static OOMSLICE_WHY_MAX]) {
+        char path[PATH_MAX];
+        struct bpf_map *map;
+
+        bpf_object__for_each_map(map, object) {
+                int fd, r;
+
+                if (!is_shared(map) || !path_of(path, directory, "map", bpf_map__name(map)))
+                        continue;
+                fd = bpf_obj_get(path);
+                if (fd < 0 && errno == ENOENT)
+                        continue;
+                r = fd < 0 ? -errno : bpf_map__reuse_fd(map, fd);
+                if (fd >= 0)
+                        close(fd);
+                if (r < 0)
+                        return refuse_step(why, "sharing the map", bpf_map__name(map), r);
+        }
+        return true;
+}
+
+/* After it: what nobody had made yet is there for the next one. */
+static bool pin_shared(struct bpf_object *object, const char *directory, char why[static OOMSLICE_WHY_MAX]) {
+        struct bpf_map *map;
+
+        bpf_object__for_each_map(map, object) {
+                int r;
+
+                if (!is_shared(map))
+                        continue;
+                if ((mkdir(directory, DIRECTORY_MODE) < 0 && errno != EEXIST) ||
+                    chmod(directory, DIRECTORY_MODE) < 0)
+                        return refuse_step(why, "making", directory, errno);
+                r = pin(directory, "map", bpf_map__name(map), bpf_map__fd(map), MAP_MODE);
+                if (r < 0 && r != -EEXIST)
+                        return refuse_step(why, "pinning the map", bpf_map__name(map), r);
+        }
+        return true;
+}
+
 static bool pin_maps(struct bpf_object *object, const char *directory, char why[static OOMSLICE_WHY_MAX]) {
         struct bpf_map *map;
 
         bpf_object__for_each_map(map, object) {
                 int r;
 
-                if (bpf_map__is_internal(map))
+                if (bpf_map__is_internal(map) || is_shared(map))
                         continue; /* variables of the program, which keeps them itself */
                 r = pin(directory, "map", bpf_map__name(map), bpf_map__fd(map), MAP_MODE);
                 if (r < 0)
@@ -207,8 +259,8 @@ static int remove_tree(const char *path) {
 
 bool oomslice_carrier_load(const struct oomslice_carrier *carrier, const struct btf *btf, const char *pins,
                            char why[static OOMSLICE_WHY_MAX]) {
+        char directory[PATH_MAX], together[PATH_MAX];
         struct bpf_object *object;
-        char directory[PATH_MAX];
         const void *bytes;
         size_t size;
         bool done = false;
@@ -216,14 +268,15 @@ bool oomslice_carrier_load(const struct oomslice_carrier *carrier, const struct 
 
         libbpf_set_print(remember);
         complaint[0] = '\0';
-        if (snprintf(directory, sizeof(directory), "%s/%s", pins, carrier->name) >= (int)sizeof(directory))
+        if (snprintf(directory, sizeof(directory), "%s/%s", pins, carrier->name) >= (int)sizeof(directory) ||
+            snprintf(together, sizeof(together), "%s/%s", pins, shared) >= (int)sizeof(together))
                 return refuse_step(why, "pinning below", pins, ENAMETOOLONG);
         bytes = carrier->object(&size);
         LIBBPF_OPTS(bpf_object_open_opts, options, .object_name = carrier->name);
         object = bpf_object__open_mem(bytes, size, &options);
         if (!object)
                 return refuse_step(why, "reading the programs of", carrier->name, errno);
-        if (!possible(carrier, object, btf, why))
+        if (!possible(carrier, object, btf, why) || !find_shared(object, together, why))
                 goto out;
         r = bpf_object__load(object);
         if (r < 0) {
@@ -236,7 +289,8 @@ bool oomslice_carrier_load(const struct oomslice_carrier *carrier, const struct 
                 goto out;
         }
         /* Readers find the maps only when everything runs. */
-        done = attach(object, directory, why) && pin_maps(object, directory, why);
+        done = pin_shared(object, together, why) && attach(object, directory, why) &&
+               pin_maps(object, directory, why);
         if (!done)
                 remove_tree(directory);
 out:
@@ -284,11 +338,9 @@ bool oomslice_carrier_loaded(const struct oomslice_carrier *carrier, const char 
 int oomslice_carriers_unload(const char *pins) {
         const struct oomslice_carrier *carrier;
         char directory[PATH_MAX];
-        int r = 0;
+        int one, r = 0;
 
         for (carrier = oomslice_carriers; carrier->name; carrier++) {
-                int one;
-
                 if (snprintf(directory, sizeof(directory), "%s/%s", pins, carrier->name) >=
                     (int)sizeof(directory))
                         return -ENAMETOOLONG;
@@ -296,5 +348,8 @@ int oomslice_carriers_unload(const char *pins) {
                 if (one < 0)
                         r = one;
         }
-        return r;
+        if (snprintf(directory, sizeof(directory), "%s/%s", pins, shared) >= (int)sizeof(directory))
+                return -ENAMETOOLONG;
+        one = remove_tree(directory);
+        return one < 0 ? one : r;
 }

@@ -13,8 +13,10 @@ import oomslice
 
 
 def source_folder() -> str | None:
-    """What has to be in PYTHONPATH of a process that imports oomslice from a source tree; None if it is installed, as it
-    would put the distribution's modules before Python's own."""
+    """What has to be in PYTHONPATH of a process that imports oomslice from a source tree.
+
+    None if it is installed: that would put the distribution's modules before Python's own.
+    """
     root = os.fspath(Path(oomslice.__file__).resolve().parent.parent)
     return None if root in site.getsitepackages() else root
 

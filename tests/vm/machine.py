@@ -456,7 +456,7 @@ def installed_disk(base: Image, package: Path, progress: Progress = quiet) -> Pa
     disk = CACHE / f"installed-{digest}.qcow2"
     if disk.exists():
         return disk
-    for old in sorted(CACHE.glob("installed-*.qcow2"), key=lambda path: path.stat().st_mtime)[:-1]:
+    for old in sorted(CACHE.glob("installed-*.qcow2"), key=lambda path: path.stat().st_mtime)[:-4]:
         old.unlink()
     partial = disk.with_name(f"partial-{digest}.qcow2")
     subprocess.run(

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#pragma once
+/*
+ * The maps that several carriers share. Whoever is loaded first makes them, below DIR/shared; the others find them there
+ * (carrier.c, which knows them by these names).
+ */
+#include "pulse.h"
+#include "slicevalue.h"
+
+struct {
+        __uint(type, BPF_MAP_TYPE_CGRP_STORAGE);
+        __uint(map_flags, BPF_F_NO_PREALLOC);
+        __type(key, int);
+        __type(value, struct oomslice_slice_value);
+} slices SEC(".maps");
+
+struct {
+        __uint(type, BPF_MAP_TYPE_ARRAY);
+        __uint(map_flags, BPF_F_MMAPABLE);
+        __uint(max_entries, 1);
+        __type(key, __u32);
+        __type(value, struct oomslice_pulse);
+} pulse SEC(".maps");
