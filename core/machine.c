@@ -91,8 +91,13 @@ void oomslice_machine_look(uint64_t now_us, bool thrashing) {
 }
 
 void oomslice_machine_pressure(uint32_t domain, uint64_t now_us) {
+        const struct oomslice_plan *plan = &oomslice_force_get()->plan;
         struct oomslice_cause why = cause(OOMSLICE_TRIGGER_PRESSURE, now_us);
 
+        /* Where the machine has memory, others can do nothing for whoever stalls: it is at a limit of its own. */
+        if ((plan->domains[domain].flags & OOMSLICE_DOMAIN_LOWER) &&
+            (!readable || info.available > plan->header->machine.available_thrash))
+                return;
         oomslice_decide(domain, &why);
 }
 

@@ -123,8 +123,8 @@ static bool choose(const struct oomslice_force *force, const struct oomslice_mem
         struct oomslice_sample sample;
 
         oomslice_rough_take(force, &sample);
-        if (sample.eligible == 0 ||
-            ((sample.candidates[0].flags | sample.domain->flags) & OOMSLICE_UNIT_DRY_RUN))
+        if (sample.eligible == 0 || (sample.candidates[0].flags & OOMSLICE_UNIT_DRY_RUN) ||
+            (sample.domain->flags & OOMSLICE_DOMAIN_DRY_RUN))
                 return false;
         act->cgroup_id = sample.candidates[0].cgroup_id;
         act->record = oomslice_record_new_bare(force, 0, &cause, &nowhere);
