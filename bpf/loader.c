@@ -14,13 +14,16 @@
 #include <unistd.h>
 
 #include "carrier.h"
+#include "choose.h"
 #include "report.h"
+#include "say.h"
 
 static const char *pins = "/run/oomslice/bpf";
 static const char *report = "/run/oomslice/bpf.status";
 
 static const char help[] =
         "oomslice-bpf [OPTIONS] load | unload | status\n"
+        "oomslice-bpf [OPTIONS] choose [CGROUP]\n"
         "\n"
         "Puts the BPF programs of oomslice into the kernel. oomslice-bpf.service does that; by hand it is of use to see\n"
         "what this kernel can do and why.\n"
@@ -31,24 +34,16 @@ static const char help[] =
         "  status  for each set of programs whether it is active, how often it acted (hits), how often it should have\n"
         "          run and could not (missed), and how many of its records found no room (lost)\n"
         "\n"
-        "  --json         status as JSON\n"
+        "  choose  whom the programs would choose now below a cgroup, by its path as systemd-cgls(1) has it; without one\n"
+        "          for the machine. Nobody is killed\n"
+        "\n"
+        "  --json         status and choose as JSON\n"
         "  --verbose      load: all that the kernel says of programs that it refuses\n"
         "  --pins=DIR     a directory on a BPF file system (default: /run/oomslice/bpf)\n"
         "  --report=FILE  where load leaves what it did (default: /run/oomslice/bpf.status)\n"
         "  --help, --version\n"
         "\n"
         "Exit status: 0; 1 if something failed, 2 if this was called wrongly. Manual: man oomslice-bpf\n";
-
-__attribute__((format(printf, 1, 2))) static int fail(const char *format, ...) {
-        va_list arguments;
-
-        fputs("oomslice-bpf: ", stderr);
-        va_start(arguments, format);
-        vfprintf(stderr, format, arguments);
-        va_end(arguments);
-        fputc('\n', stderr);
-        return 1;
-}
 
 static bool on_bpffs(void) {
         struct statfs fs;
@@ -60,9 +55,9 @@ static int unload(void) {
         int r;
 
         if (unlink(report) < 0 && errno != ENOENT)
-                return fail("%s: cannot be removed: %s", report, strerror(errno));
+                return oomslice_say_failed("%s: cannot be removed: %s", report, strerror(errno));
         r = oomslice_carriers_unload(pins);
-        return r < 0 ? fail("%s: not all pins could be removed: %s", pins, strerror(-r)) : 0;
+        return r < 0 ? oomslice_say_failed("%s: not all pins could be removed: %s", pins, strerror(-r)) : 0;
 }
 
 static int load(void) {
@@ -77,7 +72,7 @@ static int load(void) {
                 return 1;
         lines = oomslice_report_begin(report);
         if (!lines)
-                return fail("%s: cannot be written: %s", report, strerror(errno));
+                return oomslice_say_failed("%s: cannot be written: %s", report, strerror(errno));
         mounted = on_bpffs();
         btf = mounted ? btf__load_vmlinux_btf() : NULL;
         for (carrier = oomslice_carriers; carrier->name; carrier++) {
@@ -95,22 +90,7 @@ static int load(void) {
         }
         btf__free(btf);
         r = oomslice_report_end(lines, report);
-        return r < 0 ? fail("%s: cannot be written: %s", report, strerror(-r)) : 0;
-}
-
-static void json_string(const char *text) {
-        putchar('"');
-        for (; *text; text++) {
-                unsigned char c = (unsigned char)*text;
-
-                if (c == '"' || c == '\\')
-                        printf("\\%c", c);
-                else if (c < 0x20)
-                        printf("\\u%04x", c);
-                else
-                        putchar(c);
-        }
-        putchar('"');
+        return r < 0 ? oomslice_say_failed("%s: cannot be written: %s", report, strerror(-r)) : 0;
 }
 
 static int status(bool json) {
@@ -130,7 +110,7 @@ static int status(bool json) {
                         printf("%s{\"name\": \"%s\", \"active\": %s, \"why\": ",
                                carrier == oomslice_carriers ? "" : ", ", carrier->name,
                                active ? "true" : "false");
-                        json_string(why);
+                        oomslice_say_json(why);
                         printf(", \"hits\": %llu, \"missed\": %llu, \"lost\": %llu}",
                                (unsigned long long)figures.hits, (unsigned long long)figures.missed,
                                (unsigned long long)figures.lost);
@@ -144,7 +124,7 @@ static int status(bool json) {
         if (json)
                 puts("]}");
         return fflush(stdout) != 0 || ferror(stdout)
-                       ? fail("the output could not be written: %s", strerror(errno))
+                       ? oomslice_say_failed("the output could not be written: %s", strerror(errno))
                        : 0;
 }
 
@@ -160,7 +140,7 @@ int main(int argc, char **argv) {
         };
         const char *verb;
         bool json = false;
-        int option;
+        int option, arguments;
 
         while ((option = getopt_long(argc, argv, "h", options, NULL)) >= 0) {
                 switch (option) {
@@ -187,15 +167,20 @@ int main(int argc, char **argv) {
                         return 2;
                 }
         }
-        verb = optind == argc - 1 ? argv[optind] : "";
-        if (strcmp(verb, "load") == 0)
-                return load();
-        if (strcmp(verb, "unload") == 0)
-                return unload();
-        if (strcmp(verb, "status") == 0)
-                return status(json);
+        arguments = argc - optind;
+        verb = arguments > 0 ? argv[optind] : "";
+        if (strcmp(verb, "choose") == 0 && arguments <= 2)
+                return oomslice_choose(pins, arguments == 2 ? argv[optind + 1] : "/", json);
+        if (arguments == 1) {
+                if (strcmp(verb, "load") == 0)
+                        return load();
+                if (strcmp(verb, "unload") == 0)
+                        return unload();
+                if (strcmp(verb, "status") == 0)
+                        return status(json);
+        }
         fprintf(stderr, "oomslice-bpf: %s; oomslice-bpf --help says more\n",
-                optind == argc ? "one of load, unload and status is needed"
-                               : "exactly one of load, unload and status is possible");
+                arguments == 0 ? "one of load, unload, status and choose is needed"
+                               : "that is no command, or has too many arguments");
         return 2;
 }

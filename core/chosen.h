@@ -14,8 +14,7 @@ enum oomslice_chosen_result {
 
 struct oomslice_chosen {
         uint64_t cgroup_id; /* of the choice, 0: there is none */
-        uint64_t
-                usage; /* bytes charged to it and all below it, memory and swap together */
+        uint64_t usage;     /* bytes charged to it and all below it, memory and swap together */
         int32_t priority;
         uint32_t flags;  /* enum oomslice_unit_flag: whoever acts leaves DRY_RUN alone */
         uint32_t scope;  /* enum oomslice_kill_scope */

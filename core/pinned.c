@@ -56,14 +56,26 @@ int oomslice_pinned_info(int fd, uint32_t *typep, uint32_t *entriesp) {
         return 0;
 }
 
-int oomslice_pinned_lookup(int fd, const void *key, void *value) {
+static int element(enum bpf_cmd cmd, int fd, const void *key, const void *value) {
         union bpf_attr attributes;
 
         memset(&attributes, 0, sizeof(attributes));
         attributes.map_fd = (uint32_t)fd;
         attributes.key = (uintptr_t)key;
         attributes.value = (uintptr_t)value;
-        return command(BPF_MAP_LOOKUP_ELEM, &attributes);
+        return command(cmd, &attributes);
+}
+
+int oomslice_pinned_lookup(int fd, const void *key, void *value) {
+        return element(BPF_MAP_LOOKUP_ELEM, fd, key, value);
+}
+
+int oomslice_pinned_update(int fd, const void *key, const void *value) {
+        return element(BPF_MAP_UPDATE_ELEM, fd, key, value); /* flags 0: BPF_ANY */
+}
+
+int oomslice_pinned_delete(int fd, const void *key) {
+        return element(BPF_MAP_DELETE_ELEM, fd, key, NULL);
 }
 
 int oomslice_pinned_missed(const char *path, uint64_t *missedp) {

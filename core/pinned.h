@@ -11,6 +11,9 @@ int oomslice_pinned_open(const char *path);
 int oomslice_pinned_info(int fd, uint32_t *typep, uint32_t *entriesp);
 /* Copies out what a map has for a key. 0 or -errno; ENOENT: nothing. */
 int oomslice_pinned_lookup(int fd, const void *key, void *value);
+/* Sets what a map has for a key, or forgets it. 0 or -errno. Of cgroups the key is a descriptor, as int. */
+int oomslice_pinned_update(int fd, const void *key, const void *value);
+int oomslice_pinned_delete(int fd, const void *key);
 /* How often the program that is pinned at `path` should have run and did not, since it was running on that processor
  * already. 0 or -errno. */
 int oomslice_pinned_missed(const char *path, uint64_t *missedp);
