@@ -34,7 +34,7 @@ Value = tuple[int, int, int]
 
 
 class SliceValues:
-    """`error` is why programs in the kernel do not have the newest plan; empty while they have it, or none is loaded."""
+    """`error` is why the programs do not have the newest plan; empty while they have it, or none is loaded."""
 
     def __init__(self, tree: CgroupTree, pins: Path = PINS) -> None:
         self._tree = tree
@@ -103,7 +103,7 @@ class SliceValues:
         return True
 
     def _sweep(self) -> None:
-        """Whatever an oomsliced before us has written of units that are in no plan any more. Such a map cannot be listed."""
+        """Removes what an oomsliced before us has written, of units now in no plan. Such a map cannot be listed."""
         self._pulse.generation = 0
         for directory, _, _ in os.walk(self._tree.root):
             try:
