@@ -6,9 +6,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct btf;
+#include "refuse.h"
 
-enum { OOMSLICE_WHY_MAX = 512 };
+struct btf;
 
 struct oomslice_carrier {
         const char *name;
@@ -29,9 +29,6 @@ struct oomslice_carrier_figures {
 
 /* The carriers in the order in which they are loaded; ends with a name of NULL. */
 extern const struct oomslice_carrier oomslice_carriers[];
-
-/* All that libbpf says goes to standard error, too. */
-extern bool oomslice_carrier_verbose;
 
 /* Loads, attaches and pins all programs of it below the directory `pins`. False: nothing of it is left, and `why` has a
  * sentence for people. `btf` are the types of the running kernel, NULL if it has none. */

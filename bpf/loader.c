@@ -148,7 +148,7 @@ int main(int argc, char **argv) {
                         json = true;
                         break;
                 case 'v':
-                        oomslice_carrier_verbose = true;
+                        oomslice_refuse_verbose = true;
                         break;
                 case 'p':
                         pins = optarg;
