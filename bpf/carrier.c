@@ -254,21 +254,24 @@ bool oomslice_carrier_loaded(const struct oomslice_carrier *carrier, const char 
         return true;
 }
 
+static int unload(const char *pins, const char *name) {
+        char directory[PATH_MAX];
+
+        if (snprintf(directory, sizeof(directory), "%s/%s", pins, name) >= (int)sizeof(directory))
+                return -ENAMETOOLONG;
+        return oomslice_pins_remove(directory);
+}
+
 int oomslice_carriers_unload(const char *pins) {
         const struct oomslice_carrier *carrier;
-        char directory[PATH_MAX];
-        int one, r = 0;
+        /* First what hangs on the programs of others. */
+        int one, r = unload(pins, "policy");
 
         for (carrier = oomslice_carriers; carrier->name; carrier++) {
-                if (snprintf(directory, sizeof(directory), "%s/%s", pins, carrier->name) >=
-                    (int)sizeof(directory))
-                        return -ENAMETOOLONG;
-                one = oomslice_pins_remove(directory);
+                one = unload(pins, carrier->name);
                 if (one < 0)
                         r = one;
         }
-        if (snprintf(directory, sizeof(directory), "%s/%s", pins, shared) >= (int)sizeof(directory))
-                return -ENAMETOOLONG;
-        one = oomslice_pins_remove(directory);
+        one = unload(pins, shared);
         return one < 0 ? one : r;
 }

@@ -15,6 +15,7 @@
 
 #include "carrier.h"
 #include "choose.h"
+#include "replace.h"
 #include "report.h"
 #include "say.h"
 
@@ -24,6 +25,7 @@ static const char *report = "/run/oomslice/bpf.status";
 static const char help[] =
         "oomslice-bpf [OPTIONS] load | unload | status\n"
         "oomslice-bpf [OPTIONS] choose [CGROUP]\n"
+        "oomslice-bpf [OPTIONS] policy [FILE | --remove]\n"
         "\n"
         "Puts the BPF programs of oomslice into the kernel. oomslice-bpf.service does that; by hand it is of use to see\n"
         "what this kernel can do and why.\n"
@@ -36,9 +38,11 @@ static const char help[] =
         "\n"
         "  choose  whom the programs would choose now below a cgroup, by its path as systemd-cgls(1) has it; without one\n"
         "          for the machine. Nobody is killed\n"
+        "  policy  what is in force of a policy of your own; puts the BPF program in the object FILE in force, for which units\n"
+        "          are chosen, skipped, or left to the plan; or removes it\n"
         "\n"
         "  --json         status and choose as JSON\n"
-        "  --verbose      load: all that the kernel says of programs that it refuses\n"
+        "  --verbose      load, policy: all that the kernel says of programs that it refuses\n"
         "  --pins=DIR     a directory on a BPF file system (default: /run/oomslice/bpf)\n"
         "  --report=FILE  where load leaves what it did (default: /run/oomslice/bpf.status)\n"
         "  --help, --version\n"
@@ -130,16 +134,13 @@ static int status(bool json) {
 
 int main(int argc, char **argv) {
         static const struct option options[] = {
-                {"json", no_argument, NULL, 'j'},
-                {"pins", required_argument, NULL, 'p'},
-                {"report", required_argument, NULL, 'r'},
-                {"verbose", no_argument, NULL, 'v'},
-                {"help", no_argument, NULL, 'h'},
-                {"version", no_argument, NULL, 'V'},
-                {NULL, 0, NULL, 0},
+                {"json", no_argument, NULL, 'j'},    {"pins", required_argument, NULL, 'p'},
+                {"remove", no_argument, NULL, 'x'},  {"report", required_argument, NULL, 'r'},
+                {"verbose", no_argument, NULL, 'v'}, {"help", no_argument, NULL, 'h'},
+                {"version", no_argument, NULL, 'V'}, {NULL, 0, NULL, 0},
         };
         const char *verb;
-        bool json = false;
+        bool json = false, removes = false;
         int option, arguments;
 
         while ((option = getopt_long(argc, argv, "h", options, NULL)) >= 0) {
@@ -152,6 +153,9 @@ int main(int argc, char **argv) {
                         break;
                 case 'p':
                         pins = optarg;
+                        break;
+                case 'x':
+                        removes = true;
                         break;
                 case 'r':
                         report = optarg;
@@ -171,7 +175,11 @@ int main(int argc, char **argv) {
         verb = arguments > 0 ? argv[optind] : "";
         if (strcmp(verb, "choose") == 0 && arguments <= 2)
                 return oomslice_choose(pins, arguments == 2 ? argv[optind + 1] : "/", json);
-        if (arguments == 1) {
+        if (strcmp(verb, "policy") == 0 && arguments + removes <= 2)
+                return removes          ? oomslice_replace_remove(pins)
+                       : arguments == 2 ? oomslice_replace(pins, argv[optind + 1])
+                                        : oomslice_replace_show(pins);
+        if (arguments == 1 && !removes) {
                 if (strcmp(verb, "load") == 0)
                         return load();
                 if (strcmp(verb, "unload") == 0)
@@ -180,7 +188,7 @@ int main(int argc, char **argv) {
                         return status(json);
         }
         fprintf(stderr, "oomslice-bpf: %s; oomslice-bpf --help says more\n",
-                arguments == 0 ? "one of load, unload, status and choose is needed"
+                arguments == 0 ? "one of load, unload, status, choose and policy is needed"
                                : "that is no command, or has too many arguments");
         return 2;
 }
