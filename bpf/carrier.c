@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "fact.h"
+#include "ops.h"
 #include "pinned.h"
 #include "pins.h"
 #include "refuse.h"
@@ -44,18 +45,34 @@ static const char shared[] = "shared";
 static const char *const shared_maps[] = {"slices", "pulse"};
 
 const struct oomslice_carrier oomslice_carriers[] = {
-        {"observe", "tells what the kernel's own OOM killer does", observe__elf_bytes, no_calls},
-        {"choice", "answers whom programs in the kernel would choose", choice__elf_bytes, choice_calls},
-        {NULL, NULL, NULL, NULL},
+        {.name = "observe",
+         .summary = "tells what the kernel's own OOM killer does",
+         .object = observe__elf_bytes,
+         .calls = no_calls},
+        {.name = "choice",
+         .summary = "answers whom programs in the kernel would choose",
+         .object = choice__elf_bytes,
+         .calls = choice_calls},
+        {.name = "oom_ops",
+         .summary = "chooses for the kernel's own OOM killer",
+         .calls = oomslice_ops_calls,
+         .fits = oomslice_ops_fits,
+         .attach = oomslice_ops_attach},
+        {.name = NULL},
 };
+
+static bool no_types(char why[static OOMSLICE_WHY_MAX]) {
+        return oomslice_refuse(why, "this kernel has no type information (/sys/kernel/btf/vmlinux)");
+}
 
 /* What a program is attached to, as the type information names it. */
 static bool attach_point(const struct btf *btf, const char *section, char why[static OOMSLICE_WHY_MAX]) {
         char type[128];
         const char *name = strchr(section, '/');
 
-        if (strcmp(section, "syscall") == 0)
-                return true; /* runs when it is asked to, and needs no place */
+        /* The one runs when it is asked to, the other is part of something that is attached as a whole. */
+        if (strcmp(section, "syscall") == 0 || strncmp(section, "struct_ops", strlen("struct_ops")) == 0)
+                return true;
         if (!name)
                 return oomslice_refuse(why, "the section %s names nothing to attach to", section);
         name++;
@@ -75,7 +92,7 @@ static bool possible(const struct oomslice_carrier *carrier, struct bpf_object *
         const char *const *call;
 
         if (!btf)
-                return oomslice_refuse(why, "this kernel has no type information (/sys/kernel/btf/vmlinux)");
+                return no_types(why);
         for (call = carrier->calls; *call; call++)
                 if (btf__find_by_name_kind(btf, *call, BTF_KIND_FUNC) < 0)
                         return oomslice_refuse(why, "this kernel has no function %s for BPF programs", *call);
@@ -157,7 +174,8 @@ static bool attach(struct bpf_object *object, const char *directory, char why[st
                 const char *name = bpf_program__name(program);
                 int r = 0;
 
-                if (bpf_program__type(program) != BPF_PROG_TYPE_SYSCALL) {
+                if (bpf_program__type(program) != BPF_PROG_TYPE_SYSCALL &&
+                    bpf_program__type(program) != BPF_PROG_TYPE_STRUCT_OPS) {
                         struct bpf_link *link = bpf_program__attach(program);
 
                         if (!link)
@@ -180,6 +198,7 @@ bool oomslice_carrier_load(const struct oomslice_carrier *carrier, const struct 
                            char why[static OOMSLICE_WHY_MAX]) {
         char directory[PATH_MAX], together[PATH_MAX];
         struct bpf_object *object;
+        const void *(*embedded)(size_t * sizep) = carrier->object;
         const void *bytes;
         size_t size;
         bool done = false;
@@ -189,7 +208,13 @@ bool oomslice_carrier_load(const struct oomslice_carrier *carrier, const struct 
         if (snprintf(directory, sizeof(directory), "%s/%s", pins, carrier->name) >= (int)sizeof(directory) ||
             snprintf(together, sizeof(together), "%s/%s", pins, shared) >= (int)sizeof(together))
                 return oomslice_refuse_step(why, "pinning below", pins, ENAMETOOLONG);
-        bytes = carrier->object(&size);
+        if (carrier->fits) {
+                if (!btf)
+                        return no_types(why);
+                if (!carrier->fits(btf, &embedded, why))
+                        return false;
+        }
+        bytes = embedded(&size);
         LIBBPF_OPTS(bpf_object_open_opts, options, .object_name = carrier->name);
         object = bpf_object__open_mem(bytes, size, &options);
         if (!object)
@@ -209,6 +234,7 @@ bool oomslice_carrier_load(const struct oomslice_carrier *carrier, const struct 
         }
         /* Readers find the maps only when everything runs. */
         done = pin_shared(object, together, why) && attach(object, directory, why) &&
+               (!carrier->attach || carrier->attach(object, directory, why)) &&
                pin_maps(object, directory, why);
         if (!done)
                 oomslice_pins_remove(directory);

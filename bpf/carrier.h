@@ -8,6 +8,7 @@
 
 #include "refuse.h"
 
+struct bpf_object;
 struct btf;
 
 struct oomslice_carrier {
@@ -18,6 +19,11 @@ struct oomslice_carrier {
         const void *(*object)(size_t *sizep);
         /* Functions that the programs call in the kernel (kfuncs), beside those that they are attached to; ends with NULL. */
         const char *const *calls;
+        /* Where one object does not do for all kernels: the one for this, by its types. False: none does. */
+        bool (*fits)(const struct btf *btf, const void *(**objectp)(size_t *sizep),
+                     char why[static OOMSLICE_WHY_MAX]);
+        /* Attaches and pins what is no program of its own; may be NULL. */
+        bool (*attach)(struct bpf_object *object, const char *directory, char why[static OOMSLICE_WHY_MAX]);
 };
 
 /* What is known of a loaded one from its pins. */

@@ -138,6 +138,8 @@ __attribute__((noinline)) int choose(__u64 domain, __u64 tried, struct oomslice_
                 return 0;
         }
         chosen->result = OOMSLICE_CHOSEN_NO_DOMAIN;
+        if (!domain)
+                return 0;
         bpf_rcu_read_lock();
         start = bpf_cgroup_from_id(domain);
         if (!start) {

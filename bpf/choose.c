@@ -114,6 +114,7 @@ int oomslice_choose(const char *pins, const char *cgroup, bool json) {
         if (stat(full, &st) < 0 || !S_ISDIR(st.st_mode))
                 return oomslice_say_failed("%s is no cgroup", full);
         question.domain = st.st_ino;
+        question.and_process = 1;
         r = ask(pins, &question);
         if (r == -ENOENT)
                 return oomslice_say_failed(
@@ -131,6 +132,8 @@ int oomslice_choose(const char *pins, const char *cgroup, bool json) {
                        chosen->priority, chosen->usage,
                        chosen->flags & OOMSLICE_UNIT_DRY_RUN ? "true" : "false",
                        chosen->wanted ? "true" : "false");
+                printf("\"processes\": %" PRIu32 ", \"largest_pid\": %" PRId32 ", ",
+                       question.process.processes, question.process.pid);
                 printf("\"cgroups\": %" PRIu32 ", \"units\": %" PRIu32 ", \"eligible\": %" PRIu32
                        ", \"skipped\": %" PRIu32 "}\n",
                        chosen->cgroups, chosen->units, chosen->eligible, chosen->skipped);
@@ -139,8 +142,9 @@ int oomslice_choose(const char *pins, const char *cgroup, bool json) {
                        *path ? path : "a cgroup that is gone", chosen->priority, chosen->usage >> 20,
                        chosen->flags & OOMSLICE_UNIT_DRY_RUN ? ", DryRun=yes: it would not be killed" : "",
                        chosen->wanted ? ", by the policy in force" : "");
-                printf("among %" PRIu32 " who may be chosen, of %" PRIu32 " units", chosen->eligible,
-                       chosen->units);
+                printf("%" PRIu32 " processes, the largest %" PRId32 "; among %" PRIu32
+                       " who may be chosen, of %" PRIu32 " units",
+                       question.process.processes, question.process.pid, chosen->eligible, chosen->units);
                 if (chosen->skipped)
                         printf("; the policy in force left out %" PRIu32, chosen->skipped);
                 putchar('\n');

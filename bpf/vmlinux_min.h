@@ -63,6 +63,7 @@ struct mm_struct {
 
 struct signal_struct {
         short oom_score_adj;
+        struct mm_struct *oom_mm;
 };
 
 typedef struct {
@@ -95,4 +96,8 @@ struct oom_control {
 /* Of the verifier, which knows its size: since 6.7. */
 struct bpf_iter_css {
         __u64 __opaque[3];
+} __attribute__((aligned(8)));
+
+struct bpf_iter_css_task {
+        __u64 __opaque[1];
 } __attribute__((aligned(8)));
