@@ -19,6 +19,8 @@
 #include "report.h"
 #include "say.h"
 
+enum { RUNS_MAX = 1000000 };
+
 static const char *pins = "/run/oomslice/bpf";
 static const char *report = "/run/oomslice/bpf.status";
 
@@ -42,6 +44,7 @@ static const char help[] =
         "          are chosen, skipped, or left to the plan; or removes it\n"
         "\n"
         "  --json         status and choose as JSON\n"
+        "  --runs=N       choose: let it run N times and say how long it takes\n"
         "  --verbose      load, policy: all that the kernel says of programs that it refuses\n"
         "  --pins=DIR     a directory on a BPF file system (default: /run/oomslice/bpf)\n"
         "  --report=FILE  where load leaves what it did (default: /run/oomslice/bpf.status)\n"
@@ -134,13 +137,20 @@ static int status(bool json) {
 
 int main(int argc, char **argv) {
         static const struct option options[] = {
-                {"json", no_argument, NULL, 'j'},    {"pins", required_argument, NULL, 'p'},
-                {"remove", no_argument, NULL, 'x'},  {"report", required_argument, NULL, 'r'},
-                {"verbose", no_argument, NULL, 'v'}, {"help", no_argument, NULL, 'h'},
-                {"version", no_argument, NULL, 'V'}, {NULL, 0, NULL, 0},
+                {"json", no_argument, NULL, 'j'},
+                {"pins", required_argument, NULL, 'p'},
+                {"remove", no_argument, NULL, 'x'},
+                {"report", required_argument, NULL, 'r'},
+                {"runs", required_argument, NULL, 'n'},
+                {"verbose", no_argument, NULL, 'v'},
+                {"help", no_argument, NULL, 'h'},
+                {"version", no_argument, NULL, 'V'},
+                {NULL, 0, NULL, 0},
         };
         const char *verb;
         bool json = false, removes = false;
+        unsigned long runs = 0;
+        char *end;
         int option, arguments;
 
         while ((option = getopt_long(argc, argv, "h", options, NULL)) >= 0) {
@@ -153,6 +163,13 @@ int main(int argc, char **argv) {
                         break;
                 case 'p':
                         pins = optarg;
+                        break;
+                case 'n':
+                        runs = strtoul(optarg, &end, 10);
+                        if (!*optarg || *end || runs == 0 || runs > RUNS_MAX) {
+                                fputs("oomslice-bpf: --runs wants a number from 1 to 1000000\n", stderr);
+                                return 2;
+                        }
                         break;
                 case 'x':
                         removes = true;
@@ -174,7 +191,7 @@ int main(int argc, char **argv) {
         arguments = argc - optind;
         verb = arguments > 0 ? argv[optind] : "";
         if (strcmp(verb, "choose") == 0 && arguments <= 2)
-                return oomslice_choose(pins, arguments == 2 ? argv[optind + 1] : "/", json);
+                return oomslice_choose(pins, arguments == 2 ? argv[optind + 1] : "/", json, runs);
         if (strcmp(verb, "policy") == 0 && arguments + removes <= 2)
                 return removes          ? oomslice_replace_remove(pins)
                        : arguments == 2 ? oomslice_replace(pins, argv[optind + 1])
