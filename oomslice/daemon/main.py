@@ -18,7 +18,7 @@ from oomslice import __version__
 from oomslice.actions.client import ActionsClient
 from oomslice.actions.messages import DEFAULT_SOCKET as ACTIONS_SOCKET
 from oomslice.bus.service import BusService
-from oomslice.carriers.bpf import CHOICE, OBSERVE, BpfCarrier
+from oomslice.carriers.bpf import CHOICE, OBSERVE, OOM_OPS, BpfCarrier
 from oomslice.carriers.core import CoreCarrier
 from oomslice.carriers.kernel import KernelCarrier
 from oomslice.carriers.model import Carrier
@@ -89,6 +89,7 @@ class Daemon:
             KernelCarrier(self._kernel),
             self._observe,
             BpfCarrier("choice", CHOICE, acts=False, problem=lambda: self._slices.error),
+            BpfCarrier("oom_ops", OOM_OPS, acts=True),
         )
         self._again: asyncio.TimerHandle | None = None
         self._told: list[dict[str, Any]] = []
