@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The plan's choice inside the kernel: oomsliced gives the plan, `oomslice-bpf choose` has the programs choose by it, and an
-administrator's own program has a say."""
+"""The plan's choice inside the kernel: oomsliced gives the plan, `oomslice-bpf choose` has the programs choose by it, and
+an administrator's own program has a say."""
 
 from __future__ import annotations
 
@@ -28,9 +28,8 @@ def choose(lab: Lab, cgroup: str = "", *, prefix: str = "") -> dict[str, Any]:
 
 def wait_chosen(lab: Lab, path: str, cgroup: str = "/test.slice") -> dict[str, Any]:
     """Waits until this unit is the choice: the kernel has the plan shortly after the core has it."""
-    return lab.machine.wait_for(
-        f"{path} is the choice", lambda: said if (said := choose(lab, cgroup))["path"] == path else None, 30, 0.2
-    )
+    lab.machine.wait_for(f"{path} is the choice", lambda: choose(lab, cgroup)["path"] == path, 30, 0.2)
+    return choose(lab, cgroup)
 
 
 def three(lab: Lab) -> None:
@@ -56,8 +55,10 @@ def compiled(source: Path, directory: Path, text: str = "") -> Path:
     multiarch = subprocess.run(["gcc", "-print-multiarch"], check=True, capture_output=True, text=True).stdout.strip()
     target = directory / f"{source.name}.o"
     subprocess.run(
-        ["clang", "-target", "bpf", "-O2", "-g", "-Wall", "-Wextra", "-Werror", f"-I{headers.parent}"]
-        + ["-idirafter", f"/usr/include/{multiarch}", "-c", source, "-o", target],
+        [
+            *("clang", "-target", "bpf", "-O2", "-g", "-Wall", "-Wextra", "-Werror", f"-I{headers.parent}"),
+            *("-idirafter", f"/usr/include/{multiarch}", "-c", source, "-o", target),
+        ],
         check=True,
     )
     return target
@@ -81,7 +82,7 @@ def test_the_kernel_chooses_as_the_plan_says(lab: Lab) -> None:
     assert (said["units"], said["eligible"], said["skipped"]) == (4, 3, 0)
     assert said["processes"] == 1 and said["largest_pid"] == lab.machine.main_pid("least.service")
     current = int(lab.machine.check("cat /sys/fs/cgroup/test.slice/least.service/memory.current"))
-    assert 10 * MIB < said["usage"] and abs(said["usage"] - current) < 4 * MIB
+    assert said["usage"] > 10 * MIB and abs(said["usage"] - current) < 4 * MIB
     # Of the same priority the larger one; whoever is protected is nobody.
     lab.drop_in("least.service", "Protect=yes")
     lab.daemon_reload()
