@@ -37,8 +37,9 @@
 
 static const char *const no_calls[] = {NULL};
 /* What choice.h needs. The iterator is the youngest: 6.7. */
-static const char *const choice_calls[] = {"bpf_iter_css_new", "bpf_cgroup_from_id", "bpf_cgroup_ancestor",
-                                           "bpf_rdonly_cast", NULL};
+static const char *const choice_calls[] = {"bpf_iter_css_new",   "bpf_iter_css_task_new",
+                                           "bpf_cgroup_from_id", "bpf_cgroup_ancestor",
+                                           "bpf_rdonly_cast",    NULL};
 
 /* The directory of those maps that carriers share (maps.h), and their names. */
 static const char shared[] = "shared";
@@ -91,8 +92,6 @@ static bool possible(const struct oomslice_carrier *carrier, struct bpf_object *
         struct bpf_program *program;
         const char *const *call;
 
-        if (!btf)
-                return no_types(why);
         for (call = carrier->calls; *call; call++)
                 if (btf__find_by_name_kind(btf, *call, BTF_KIND_FUNC) < 0)
                         return oomslice_refuse(why, "this kernel has no function %s for BPF programs", *call);
@@ -194,13 +193,47 @@ static bool attach(struct bpf_object *object, const char *directory, char why[st
         return true;
 }
 
+/* The programs, if a kernel with these types has the means for them. */
+static struct bpf_object *fitting(const struct oomslice_carrier *carrier, const struct btf *btf,
+                                  char why[static OOMSLICE_WHY_MAX]) {
+        const void *(*embedded)(size_t * sizep) = carrier->object;
+        struct bpf_object *object;
+        const void *bytes;
+        size_t size;
+
+        LIBBPF_OPTS(bpf_object_open_opts, options, .object_name = carrier->name);
+        if (!btf) {
+                no_types(why);
+                return NULL;
+        }
+        if (carrier->fits && !carrier->fits(btf, &embedded, why))
+                return NULL;
+        bytes = embedded(&size);
+        object = bpf_object__open_mem(bytes, size, &options);
+        if (!object) {
+                oomslice_refuse_step(why, "reading the programs of", carrier->name, errno);
+                return NULL;
+        }
+        if (possible(carrier, object, btf, why))
+                return object;
+        bpf_object__close(object);
+        return NULL;
+}
+
+bool oomslice_carrier_possible(const struct oomslice_carrier *carrier, const struct btf *btf,
+                               char why[static OOMSLICE_WHY_MAX]) {
+        struct bpf_object *object;
+
+        oomslice_refuse_listen();
+        object = fitting(carrier, btf, why);
+        bpf_object__close(object);
+        return object;
+}
+
 bool oomslice_carrier_load(const struct oomslice_carrier *carrier, const struct btf *btf, const char *pins,
                            char why[static OOMSLICE_WHY_MAX]) {
         char directory[PATH_MAX], together[PATH_MAX];
         struct bpf_object *object;
-        const void *(*embedded)(size_t * sizep) = carrier->object;
-        const void *bytes;
-        size_t size;
         bool done = false;
         int r;
 
@@ -208,18 +241,10 @@ bool oomslice_carrier_load(const struct oomslice_carrier *carrier, const struct 
         if (snprintf(directory, sizeof(directory), "%s/%s", pins, carrier->name) >= (int)sizeof(directory) ||
             snprintf(together, sizeof(together), "%s/%s", pins, shared) >= (int)sizeof(together))
                 return oomslice_refuse_step(why, "pinning below", pins, ENAMETOOLONG);
-        if (carrier->fits) {
-                if (!btf)
-                        return no_types(why);
-                if (!carrier->fits(btf, &embedded, why))
-                        return false;
-        }
-        bytes = embedded(&size);
-        LIBBPF_OPTS(bpf_object_open_opts, options, .object_name = carrier->name);
-        object = bpf_object__open_mem(bytes, size, &options);
+        object = fitting(carrier, btf, why);
         if (!object)
-                return oomslice_refuse_step(why, "reading the programs of", carrier->name, errno);
-        if (!possible(carrier, object, btf, why) || !find_shared(object, together, why))
+                return false;
+        if (!find_shared(object, together, why))
                 goto out;
         r = bpf_object__load(object);
         if (r < 0) {

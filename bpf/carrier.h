@@ -40,6 +40,10 @@ extern const struct oomslice_carrier oomslice_carriers[];
  * sentence for people. `btf` are the types of the running kernel, NULL if it has none. */
 bool oomslice_carrier_load(const struct oomslice_carrier *carrier, const struct btf *btf, const char *pins,
                            char why[static OOMSLICE_WHY_MAX]);
+/* Whether a kernel with these types has the means for it, without loading anything; if not, `why` has a sentence. What the
+ * verifier would say is not known by that. */
+bool oomslice_carrier_possible(const struct oomslice_carrier *carrier, const struct btf *btf,
+                               char why[static OOMSLICE_WHY_MAX]);
 /* Whether programs of it are pinned, and if so what they have counted. */
 bool oomslice_carrier_loaded(const struct oomslice_carrier *carrier, const char *pins,
                              struct oomslice_carrier_figures *figures);

@@ -25,7 +25,7 @@ static const char *pins = "/run/oomslice/bpf";
 static const char *report = "/run/oomslice/bpf.status";
 
 static const char help[] =
-        "oomslice-bpf [OPTIONS] load | unload | status\n"
+        "oomslice-bpf [OPTIONS] load | unload | status | check\n"
         "oomslice-bpf [OPTIONS] choose [CGROUP]\n"
         "oomslice-bpf [OPTIONS] policy [FILE | --remove]\n"
         "\n"
@@ -38,11 +38,13 @@ static const char help[] =
         "  status  for each set of programs whether it is active, how often it acted (hits), how often it should have\n"
         "          run and could not (missed), and how many of its records found no room (lost)\n"
         "\n"
+        "  check   for each set of programs whether this kernel has what it needs. Nothing is loaded\n"
         "  choose  whom the programs would choose now below a cgroup, by its path as systemd-cgls(1) has it; without one\n"
         "          for the machine. Nobody is killed\n"
         "  policy  what is in force of a policy of your own; puts the BPF program in the object FILE in force, for which units\n"
         "          are chosen, skipped, or left to the plan; or removes it\n"
         "\n"
+        "  --btf=FILE     check: the types of another kernel, as /sys/kernel/btf/vmlinux has them\n"
         "  --json         status and choose as JSON\n"
         "  --runs=N       choose: let it run N times and say how long it takes\n"
         "  --verbose      load, policy: all that the kernel says of programs that it refuses\n"
@@ -100,6 +102,25 @@ static int load(void) {
         return r < 0 ? oomslice_say_failed("%s: cannot be written: %s", report, strerror(-r)) : 0;
 }
 
+/* What a kernel with these types has the means for. Loads nothing. */
+static int check(const char *types) {
+        const struct oomslice_carrier *carrier;
+        struct btf *btf = types ? btf__parse(types, NULL) : btf__load_vmlinux_btf();
+
+        if (!btf)
+                return oomslice_say_failed("%s: no type information: %s", types ? types : "this kernel",
+                                           strerror(errno));
+        for (carrier = oomslice_carriers; carrier->name; carrier++) {
+                char why[OOMSLICE_WHY_MAX] = "";
+                bool can = oomslice_carrier_possible(carrier, btf, why);
+
+                printf("%s: %s%s%s\n", carrier->name, can ? "possible" : "not possible", can ? "" : ": ",
+                       why);
+        }
+        btf__free(btf);
+        return oomslice_say_all();
+}
+
 static int status(bool json) {
         const struct oomslice_carrier *carrier;
 
@@ -130,24 +151,18 @@ static int status(bool json) {
         }
         if (json)
                 puts("]}");
-        return fflush(stdout) != 0 || ferror(stdout)
-                       ? oomslice_say_failed("the output could not be written: %s", strerror(errno))
-                       : 0;
+        return oomslice_say_all();
 }
 
 int main(int argc, char **argv) {
         static const struct option options[] = {
-                {"json", no_argument, NULL, 'j'},
-                {"pins", required_argument, NULL, 'p'},
-                {"remove", no_argument, NULL, 'x'},
-                {"report", required_argument, NULL, 'r'},
-                {"runs", required_argument, NULL, 'n'},
-                {"verbose", no_argument, NULL, 'v'},
-                {"help", no_argument, NULL, 'h'},
-                {"version", no_argument, NULL, 'V'},
-                {NULL, 0, NULL, 0},
+                {"btf", required_argument, NULL, 'b'},    {"json", no_argument, NULL, 'j'},
+                {"pins", required_argument, NULL, 'p'},   {"remove", no_argument, NULL, 'x'},
+                {"report", required_argument, NULL, 'r'}, {"runs", required_argument, NULL, 'n'},
+                {"verbose", no_argument, NULL, 'v'},      {"help", no_argument, NULL, 'h'},
+                {"version", no_argument, NULL, 'V'},      {NULL, 0, NULL, 0},
         };
-        const char *verb;
+        const char *verb, *types = NULL;
         bool json = false, removes = false;
         unsigned long runs = 0;
         char *end;
@@ -155,6 +170,9 @@ int main(int argc, char **argv) {
 
         while ((option = getopt_long(argc, argv, "h", options, NULL)) >= 0) {
                 switch (option) {
+                case 'b':
+                        types = optarg;
+                        break;
                 case 'j':
                         json = true;
                         break;
@@ -203,9 +221,11 @@ int main(int argc, char **argv) {
                         return unload();
                 if (strcmp(verb, "status") == 0)
                         return status(json);
+                if (strcmp(verb, "check") == 0)
+                        return check(types);
         }
         fprintf(stderr, "oomslice-bpf: %s; oomslice-bpf --help says more\n",
-                arguments == 0 ? "one of load, unload, status, choose and policy is needed"
+                arguments == 0 ? "a command is needed: load, unload, status, check, choose or policy"
                                : "that is no command, or has too many arguments");
         return 2;
 }

@@ -25,8 +25,10 @@
 #include "oom_ops_link.skel.h"
 #pragma GCC diagnostic pop
 
-const char *const oomslice_ops_calls[] = {"bpf_oom_kill_process", "bpf_iter_css_new", "bpf_iter_css_task_new",
-                                          "bpf_cgroup_from_id",   "bpf_rdonly_cast",  NULL};
+const char *const oomslice_ops_calls[] = {
+        "bpf_oom_kill_process",  "bpf_iter_css_new",    "bpf_iter_css_task_new",
+        "bpf_cgroup_from_id",    "bpf_cgroup_ancestor", "bpf_task_from_pid",
+        "bpf_task_under_cgroup", "bpf_rdonly_cast",     NULL};
 
 /* BPF_STRUCT_OPS as an enum bpf_attach_type, which headers before 6.4 do not have; and the flag of version 3, in no header. */
 enum { ATTACH_STRUCT_OPS = 44, FLAG_CGROUP_FD = 1 << 7 };
