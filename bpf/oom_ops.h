@@ -6,7 +6,9 @@
  * not be killed: then the program of a cgroup above is asked, and in the end the kernel itself.
  *
  * Two shapes of the callback were published, which differ in what says where the program is attached. So there are two
- * objects of the same code; which one fits is found in the types of the running kernel (oom_ops.c).
+ * objects of the same code; which one fits is found in the types of the running kernel (ops.c).
+ *
+ * bpf_oom_kill_process() is declared by whoever includes this: a test has something harmless in its place.
  */
 #include "choice.h"
 #include "fact.h"
@@ -19,8 +21,6 @@ enum { KILLS_MAX = 128 };
 extern struct task_struct *bpf_task_from_pid(int pid) __ksym;
 extern void bpf_task_release(struct task_struct *task) __ksym;
 extern long bpf_task_under_cgroup(struct task_struct *task, struct cgroup *ancestor) __ksym;
-extern int bpf_oom_kill_process(struct oom_control *oc, struct task_struct *task,
-                                const char *message__str) __ksym;
 
 /* Hits are kills, and `victims` the processes. */
 struct {

@@ -9,6 +9,9 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 
+extern int bpf_oom_kill_process(struct oom_control *oc, struct task_struct *task,
+                                const char *message__str) __ksym;
+
 #include "oom_ops.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

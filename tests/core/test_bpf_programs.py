@@ -5,10 +5,13 @@ where that lets programs in. Which kernels run all of it is for the machines of 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
+import platform
 import random
 import shutil
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +24,7 @@ import pytest
 from oomslice.carriers.slices import SliceValues
 from oomslice.cgroups.tree import CgroupTree
 from oomslice.policy.model import Policy, PolicyUnit
+from oomslice.settings.model import KillScope
 from tests.core.rig import Tree, cgroup2_mount
 from tests.unit.policies import policy, unit
 
@@ -30,6 +34,13 @@ SHAPES = {
     "link": "struct oom_control *oc, struct bpf_struct_ops_link *st_link",
 }
 """Arguments of handle_out_of_memory() as they were published, by the name of the object for them."""
+
+SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280}
+"""Number of bpf(2)."""
+ARCHITECTURE = {"x86_64": "x86", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+MAP_LOOKUP, OBJ_GET, PROG_RUN = 1, 7, 10
+KILLS_MAX = 128
+"""See oom_ops.h: of one unit in one go."""
 
 pytestmark = pytest.mark.core
 
@@ -144,16 +155,32 @@ def test_the_struct_ops_objects_are_of_the_published_types(build: Path, shape: s
     assert ops["size"] == 8 + 64
 
 
+def bpf(command: int, attributes: bytes) -> int:
+    """bpf(2)."""
+    space = ctypes.create_string_buffer(attributes, 144)
+    libc = ctypes.CDLL(None, use_errno=True)
+    result = int(libc.syscall(SYSCALL[platform.machine()], command, space, len(space)))
+    if result < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return result
+
+
+def pinned(path: Path) -> int:
+    """A descriptor of what is pinned there."""
+    name = ctypes.create_string_buffer(os.fsencode(path))
+    return bpf(OBJ_GET, struct.pack("=Q", ctypes.addressof(name)))
+
+
 class Kernel:
     """This machine's kernel with the program `choice` in it, and a plan for cgroups of the test."""
 
     def __init__(self, program: Path, directory: Path, tree: Tree) -> None:
         self._program = program
-        self._pins = directory / "pins"
+        self.pins = directory / "pins"
         self._report = directory / "report"
         self.tree = tree
         self.cgroups = CgroupTree(tree.mount)
-        self.values = SliceValues(self.cgroups, self._pins)
+        self.values = SliceValues(self.cgroups, self.pins)
 
     def load(self) -> str:
         """What `load` says of choice."""
@@ -189,7 +216,7 @@ class Kernel:
 
     def _run(self, *arguments: str) -> str:
         return subprocess.run(
-            [self._program, f"--pins={self._pins}", f"--report={self._report}", *arguments],
+            [self._program, f"--pins={self.pins}", f"--report={self._report}", *arguments],
             check=True,
             capture_output=True,
             text=True,
@@ -240,7 +267,7 @@ def test_the_kernel_chooses_whom_the_plan_says(kernel: Kernel) -> None:
 def test_what_an_earlier_daemon_has_written_is_forgotten(kernel: Kernel) -> None:
     low, high = kernel.unit("low.service", -5), kernel.unit("high.service", 5)
     kernel.follow([low, high], 1)
-    kernel.values = SliceValues(kernel.cgroups, kernel.values._slices.parents[1])
+    kernel.values = SliceValues(kernel.cgroups, kernel.pins)
     kernel.follow([high], 2)
     assert kernel.choose(kernel.tree.mount)["cgroup_id"] == high.cgroup_id
 
@@ -298,3 +325,71 @@ def test_a_run_is_timed_by_the_kernel(kernel: Kernel) -> None:
     kernel.follow([kernel.unit("one.service")], 1)
     answer = kernel.choose(kernel.tree.mount, "--runs=20")
     assert answer["runs"] == 20 and answer["nsec_per_run"] > 0
+
+
+class Twin:
+    """oom_ops with a note in the place of a kill, see oom_ops_twin.bpf.c."""
+
+    def __init__(self, kernel: Kernel, directory: Path) -> None:
+        compiled, linked, pin = directory / "compiled.o", directory / "twin.o", kernel.pins / "twin"
+        environment = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin"}
+        maps = [f"map name {name} pinned {kernel.pins}/shared/map-{name}" for name in ("slices", "pulse")]
+        for command in (
+            f"clang -target bpf -mcpu=v3 -O2 -g -ffreestanding -Wall -Wextra -Wno-unused-parameter -Werror -I{TOP}/core "
+            f"-I{TOP}/bpf -idirafter /usr/include/{platform.machine()}-linux-gnu -D__TARGET_ARCH_{ARCHITECTURE} "
+            f"-c {Path(__file__).with_name('oom_ops_twin.bpf.c')} -o {compiled}",
+            f"bpftool gen object {linked} {compiled}",
+            f"bpftool prog load {linked} {pin} {' '.join(maps)} pinmaps {kernel.pins}/twin-maps",
+        ):
+            done = subprocess.run(command.split(), capture_output=True, text=True, env=environment, check=False)
+            assert done.returncode == 0, done.stdout + done.stderr
+        self._program = pinned(pin)
+        self._outcomes = pinned(kernel.pins / "twin-maps" / "outcomes")
+
+    def run(self, domain: Path) -> tuple[int, int, int]:
+        """What the callback returned, how many kills there would have been, and of which process the first."""
+        ctx = ctypes.create_string_buffer(struct.pack("=Q", domain.stat().st_ino), 8)
+        bpf(PROG_RUN, struct.pack("=6I2Q2I2Q", self._program, 0, 0, 0, 0, 0, 0, 0, 8, 0, ctypes.addressof(ctx), 0))
+        key, value = ctypes.create_string_buffer(4), ctypes.create_string_buffer(24)
+        bpf(MAP_LOOKUP, struct.pack("=IxxxxQQQ", self._outcomes, ctypes.addressof(key), ctypes.addressof(value), 0))
+        result, kills, first = struct.unpack("=3Q", value.raw)
+        return result, kills, first
+
+    def close(self) -> None:
+        os.close(self._program)
+        os.close(self._outcomes)
+
+
+@pytest.fixture
+def twin(kernel: Kernel, tmp_path: Path) -> Iterator[Twin]:
+    with contextlib.closing(Twin(kernel, tmp_path)) as twin:
+        yield twin
+
+
+def test_the_struct_ops_program_kills_the_plans_choice_and_nobody_else(kernel: Kernel, twin: Twin) -> None:
+    top = kernel.tree.mount
+    low, high = kernel.unit("low.service", -5), kernel.unit("high.service", 5)
+    inner = kernel.tree.make("low.service/inner")
+    assert twin.run(top) == (0, 0, 0)  # there is no plan yet
+    kernel.follow([low, high], 1)
+    # The note is no kill: the same process is the largest each time.
+    result, kills, first = twin.run(top)
+    assert (result, kills) == (1, KILLS_MAX)
+    assert first in kernel.tree.pids(kernel.tree.root / "low.service")
+    assert first not in kernel.tree.pids(kernel.tree.root / "high.service")
+    assert twin.run(kernel.tree.root / "high.service")[2] in kernel.tree.pids(kernel.tree.root / "high.service")
+    # One process, and the largest, where the unit says so; in a cgroup below its own, too.
+    big = kernel.tree.populate(inner, 3)
+    script = f"open('{inner}/cgroup.procs', 'w').write('0'); x = bytes(64 << 20); print(flush=True); input()"
+    child = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    kernel.tree.children.append(child)
+    assert child.stdout is not None
+    child.stdout.readline()
+    kernel.follow([replace(low, kill_scope=KillScope.PROCESS), high], 2)
+    assert child.pid not in big
+    assert twin.run(top) == (1, 1, child.pid)
+    # Whom nobody may kill: then the kernel chooses.
+    kernel.follow([replace(low, dry_run=True), high], 3)
+    assert twin.run(top) == (0, 0, 0)
+    kernel.follow([replace(low, protected=True), replace(high, self_=True)], 4)
+    assert twin.run(top) == (0, 0, 0)
