@@ -16,7 +16,6 @@ REPORT = Path("/run/oomslice/bpf.status")
 PINS = Path("/run/oomslice/bpf")
 NOT_LOADED = "oomslice-bpf.service is not running"
 OBSERVE = "the kernel's own kills are seen the moment they happen"
-OOM_OPS = "the kernel's own killer asks for the plan's choice before it chooses by itself"
 CHOICE = "oomslice-bpf choose says whom programs in the kernel would choose"
 
 

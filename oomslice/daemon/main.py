@@ -18,10 +18,11 @@ from oomslice import __version__
 from oomslice.actions.client import ActionsClient
 from oomslice.actions.messages import DEFAULT_SOCKET as ACTIONS_SOCKET
 from oomslice.bus.service import BusService
-from oomslice.carriers.bpf import CHOICE, OBSERVE, OOM_OPS, BpfCarrier
+from oomslice.carriers.bpf import CHOICE, OBSERVE, BpfCarrier
 from oomslice.carriers.core import CoreCarrier
 from oomslice.carriers.kernel import KernelCarrier
 from oomslice.carriers.model import Carrier
+from oomslice.carriers.oom_ops import OomOpsCarrier
 from oomslice.carriers.score_adj import DEFAULT_SOCKET as SCORES_SOCKET
 from oomslice.carriers.score_adj import ScoreAdjCarrier
 from oomslice.carriers.slices import SliceValues
@@ -89,7 +90,7 @@ class Daemon:
             KernelCarrier(self._kernel),
             self._observe,
             BpfCarrier("choice", CHOICE, acts=False, problem=lambda: self._slices.error),
-            BpfCarrier("oom_ops", OOM_OPS, acts=True),
+            OomOpsCarrier(),
         )
         self._again: asyncio.TimerHandle | None = None
         self._told: list[dict[str, Any]] = []

@@ -335,8 +335,9 @@ class Twin:
         environment = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin"}
         maps = [f"map name {name} pinned {kernel.pins}/shared/map-{name}" for name in ("slices", "pulse")]
         for command in (
-            f"clang -target bpf -mcpu=v3 -O2 -g -ffreestanding -Wall -Wextra -Wno-unused-parameter -Werror -I{TOP}/core "
-            f"-I{TOP}/bpf -idirafter /usr/include/{platform.machine()}-linux-gnu -D__TARGET_ARCH_{ARCHITECTURE} "
+            "clang -target bpf -mcpu=v3 -O2 -g -ffreestanding -Wall -Wextra -Wno-unused-parameter -Werror "
+            f"-I{TOP}/core -I{TOP}/bpf -idirafter /usr/include/{platform.machine()}-linux-gnu "
+            f"-D__TARGET_ARCH_{ARCHITECTURE} "
             f"-c {Path(__file__).with_name('oom_ops_twin.bpf.c')} -o {compiled}",
             f"bpftool gen object {linked} {compiled}",
             f"bpftool prog load {linked} {pin} {' '.join(maps)} pinmaps {kernel.pins}/twin-maps",

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The plan's choice inside the kernel: oomsliced gives the plan, `oomslice-bpf choose` has a program choose by it, and an
-administrator's own program has a say."""
+"""The plan's choice inside the kernel: oomsliced gives the plan, `oomslice-bpf choose` chooses by it, and a program of
+the administrator has a say."""
 
 from __future__ import annotations
 
