@@ -6,6 +6,7 @@
  * only names and kinds of the members count (an enum is no int). Seen in 6.12 and 7.3.
  */
 
+enum cgroup_subsys_id { memory_cgrp_id = 4 };
 enum oom_constraint { CONSTRAINT_NONE, CONSTRAINT_CPUSET, CONSTRAINT_MEMORY_POLICY, CONSTRAINT_MEMCG };
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -15,18 +16,36 @@ struct kernfs_node {
         __u64 id;
 };
 
-struct cgroup {
-        int level;
-        struct kernfs_node *kn;
-        struct cgroup *ancestors[0];
-};
+struct cgroup;
 
 struct cgroup_subsys_state {
         struct cgroup *cgroup;
 };
 
+struct cgroup {
+        struct cgroup_subsys_state self;
+        int level;
+        int nr_populated_csets;
+        int nr_populated_domain_children;
+        int nr_populated_threaded_children;
+        struct kernfs_node *kn;
+        struct cgroup_subsys_state *subsys[16];
+        struct cgroup *ancestors[0];
+};
+
+typedef struct {
+        __s64 counter;
+} atomic64_t;
+
+/* atomic_long_t, which has this type where a long has 64 bits. */
+struct page_counter {
+        atomic64_t usage;
+};
+
 struct mem_cgroup {
         struct cgroup_subsys_state css;
+        struct page_counter memory;
+        struct page_counter swap;
 };
 
 struct css_set {
@@ -44,6 +63,7 @@ struct mm_struct {
 
 struct signal_struct {
         short oom_score_adj;
+        struct mm_struct *oom_mm;
 };
 
 typedef struct {
@@ -72,3 +92,12 @@ struct oom_control {
 };
 
 #pragma clang attribute pop
+
+/* Of the verifier, which knows its size: since 6.7. */
+struct bpf_iter_css {
+        __u64 __opaque[3];
+} __attribute__((aligned(8)));
+
+struct bpf_iter_css_task {
+        __u64 __opaque[1];
+} __attribute__((aligned(8)));

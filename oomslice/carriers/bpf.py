@@ -16,6 +16,7 @@ REPORT = Path("/run/oomslice/bpf.status")
 PINS = Path("/run/oomslice/bpf")
 NOT_LOADED = "oomslice-bpf.service is not running"
 OBSERVE = "the kernel's own kills are seen the moment they happen"
+CHOICE = "oomslice-bpf choose says whom programs in the kernel would choose"
 
 
 class BpfCarrier:

@@ -18,12 +18,14 @@ from oomslice import __version__
 from oomslice.actions.client import ActionsClient
 from oomslice.actions.messages import DEFAULT_SOCKET as ACTIONS_SOCKET
 from oomslice.bus.service import BusService
-from oomslice.carriers.bpf import OBSERVE, BpfCarrier
+from oomslice.carriers.bpf import CHOICE, OBSERVE, BpfCarrier
 from oomslice.carriers.core import CoreCarrier
 from oomslice.carriers.kernel import KernelCarrier
 from oomslice.carriers.model import Carrier
+from oomslice.carriers.oom_ops import OomOpsCarrier
 from oomslice.carriers.score_adj import DEFAULT_SOCKET as SCORES_SOCKET
 from oomslice.carriers.score_adj import ScoreAdjCarrier
+from oomslice.carriers.slices import SliceValues
 from oomslice.cgroups.tree import CgroupTree
 from oomslice.cgroups.watch import CgroupWatch
 from oomslice.daemon.backend import DaemonBackend, Status
@@ -75,6 +77,7 @@ class Daemon:
         )
         self._kernel = KernelKills(self._tree.root, self._store, boot_id, self._kernel_killed, facts=Facts())
         self._observe = BpfCarrier("observe", OBSERVE, acts=False, problem=lambda: self._kernel.bpf_error)
+        self._slices = SliceValues(self._tree)
         scores = ScoreAdjCarrier(
             self._tree,
             lambda: self._planner.configuration.carriers.score_adj,
@@ -86,6 +89,8 @@ class Daemon:
             scores,
             KernelCarrier(self._kernel),
             self._observe,
+            BpfCarrier("choice", CHOICE, acts=False, problem=lambda: self._slices.error),
+            OomOpsCarrier(),
         )
         self._again: asyncio.TimerHandle | None = None
         self._told: list[dict[str, Any]] = []
@@ -223,6 +228,7 @@ class Daemon:
         self._plan_again(self._planner.again_sec)
         self._on_decision.follow(policy)
         self._owners.follow(policy)
+        self._slices.follow(policy, prepared.descriptors, prepared.generation)
         for carrier in self._carriers:
             carrier.follow(policy, prepared.descriptors)
         self._watch.follow(policy)
@@ -313,6 +319,7 @@ class Daemon:
         self._actions.close()
         for carrier in self._carriers:
             carrier.close()
+        self._slices.close()
         self._watch.close()
         await self._bus.stop()
         await self._units.close()

@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#pragma once
+/*
+ * The plan's choice inside the kernel: who below a cgroup dies first, by the values in "slices" and by what units hold now.
+ * The rule is the core's own (rule.h). It reads and answers; it kills nobody.
+ *
+ * For tracing programs and for those that may sleep, since 6.12. Whoever includes this has <linux/bpf.h>, vmlinux_min.h and
+ * libbpf's headers before it.
+ */
+#include "chosen.h"
+#include "maps.h"
+#include "policy.h"
+#include "rule.h"
+
+/* enum bpf_cgroup_iter_order: the cgroup itself first, then parents before children. */
+enum { WALK_DESCENDANTS = 2 };
+enum { PAGE_SHIFT = 12 };
+
+extern void bpf_rcu_read_lock(void) __ksym;
+extern void bpf_rcu_read_unlock(void) __ksym;
+extern struct cgroup *bpf_cgroup_from_id(__u64 id) __ksym;
+extern struct cgroup *bpf_cgroup_ancestor(struct cgroup *cgroup, int level) __ksym;
+extern void bpf_cgroup_release(struct cgroup *cgroup) __ksym;
+extern void *bpf_rdonly_cast(const void *object, __u32 type) __ksym;
+extern int bpf_iter_css_new(struct bpf_iter_css *iterator, struct cgroup_subsys_state *start,
+                            unsigned int flags) __ksym;
+extern struct cgroup_subsys_state *bpf_iter_css_next(struct bpf_iter_css *iterator) __ksym;
+extern void bpf_iter_css_destroy(struct bpf_iter_css *iterator) __ksym;
+
+/*
+ * What an administrator's program replaces: a function of its own in every program that chooses. Weak, so that the compiler
+ * takes nothing for granted of it: else it would leave out of the candidate what is not read here.
+ */
+__weak int oomslice_policy(struct oomslice_policy_candidate *candidate) {
+        /* The verifier's question, not ours: whoever calls it has one. */
+        return candidate ? OOMSLICE_POLICY_DEFAULT : OOMSLICE_POLICY_SKIP;
+}
+
+/* Bytes that are charged to a cgroup and all below it. 0: the memory controller is not on there. */
+static __always_inline void charged(struct cgroup *cgroup, struct oomslice_policy_candidate *candidate) {
+        __u64 offset = bpf_core_field_offset(struct cgroup, subsys) +
+                       bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id) * sizeof(void *);
+        struct mem_cgroup *memcg = NULL;
+        __s64 memory, swap;
+
+        bpf_probe_read_kernel(&memcg, sizeof(memcg), (void *)cgroup + offset);
+        if (!memcg)
+                return;
+        memcg = bpf_rdonly_cast(memcg, bpf_core_type_id_kernel(struct mem_cgroup));
+        memory = memcg->memory.usage.counter;
+        swap = memcg->swap.usage.counter;
+        candidate->swap = swap > 0 ? (__u64)swap << PAGE_SHIFT : 0;
+        candidate->usage = (memory > 0 ? (__u64)memory << PAGE_SHIFT : 0) + candidate->swap;
+}
+
+static __always_inline bool populated(const struct cgroup *cgroup) {
+        return cgroup->nr_populated_csets + cgroup->nr_populated_domain_children +
+                       cgroup->nr_populated_threaded_children >
+               0;
+}
+
+static __always_inline void consider(struct cgroup *cgroup, const struct oomslice_slice_value *value,
+                                     __u64 domain, __u64 tried, struct oomslice_chosen *chosen) {
+        struct oomslice_policy_candidate candidate = {
+                .cgroup_id = cgroup->kn->id,
+                .domain_id = domain,
+                .priority = value->priority,
+                .flags = value->flags,
+                .scope = value->scope,
+                .asking_pid = bpf_get_current_pid_tgid() >> 32,
+        };
+        __u32 state = OOMSLICE_CANDIDATE_BELOW, wanted;
+        int answer;
+
+        if (populated(cgroup))
+                state |= OOMSLICE_CANDIDATE_POPULATED;
+        if (candidate.cgroup_id == tried)
+                state |= OOMSLICE_CANDIDATE_TRIED;
+        if (oomslice_rule_verdict(value->flags, state) != OOMSLICE_VERDICT_ELIGIBLE)
+                return;
+        chosen->eligible++;
+        charged(cgroup, &candidate);
+        answer = oomslice_policy(&candidate);
+        if (answer == OOMSLICE_POLICY_SKIP) {
+                chosen->skipped++;
+                return;
+        }
+        /* What it has written into the candidate is of no effect. */
+        wanted = answer == OOMSLICE_POLICY_KILL;
+        candidate.cgroup_id = cgroup->kn->id;
+        if (chosen->cgroup_id) {
+                if (wanted < chosen->wanted)
+                        return;
+                if (wanted == chosen->wanted &&
+                    oomslice_rule_order(value->priority, candidate.usage, candidate.cgroup_id,
+                                        chosen->priority, chosen->usage, chosen->cgroup_id) > 0)
+                        return;
+        }
+        chosen->cgroup_id = candidate.cgroup_id;
+        chosen->usage = candidate.usage;
+        chosen->priority = value->priority;
+        chosen->flags = value->flags;
+        chosen->scope = value->scope;
+        chosen->wanted = wanted;
+}
+
+/* Needs RCU and the root cgroup. The root slice is in every plan: without its value nothing in the map can be relied on. Two
+ * who look something up on one processor at once get nothing, on kernels before 7.0. */
+static __always_inline bool readable(struct cgroup *root) {
+        return root && bpf_cgrp_storage_get(&slices, root, NULL, 0);
+}
+
+/*
+ * Who dies first below the cgroup `domain`, itself included; `tried` is the id of one that shall not (0: there is none).
+ * Writes `chosen` in any case; 0, for the verifier. A function that is verified by itself, so `chosen` may be on the stack:
+ * the verifier does not follow its counters through every round of the loop.
+ */
+__attribute__((noinline)) int choose(__u64 domain, __u64 tried, struct oomslice_chosen *chosen) {
+        struct cgroup_subsys_state *css;
+        struct bpf_iter_css iterator;
+        struct oomslice_pulse *now;
+        struct cgroup *start, *root;
+        __u64 outside = 0;
+        __u32 zero = 0;
+        int depth = -1;
+
+        if (!chosen)
+                return 0;
+        __builtin_memset(chosen, 0, sizeof(*chosen));
+        now = bpf_map_lookup_elem(&pulse, &zero);
+        if (!now || !now->generation) {
+                chosen->result = OOMSLICE_CHOSEN_NO_PLAN;
+                return 0;
+        }
+        chosen->result = OOMSLICE_CHOSEN_NO_DOMAIN;
+        if (!domain)
+                return 0;
+        bpf_rcu_read_lock();
+        start = bpf_cgroup_from_id(domain);
+        if (!start) {
+                /* A process in a cgroup namespace finds only what is below its own root (before 6.17). So all
+                 * cgroups are walked, in which those of the domain come one after the other. */
+                start = bpf_cgroup_ancestor(bpf_get_current_task_btf()->cgroups->dfl_cgrp, 0);
+                outside = domain;
+        }
+        if (!start)
+                goto out;
+        root = bpf_cgroup_ancestor(start, 0);
+        if (!readable(root))
+                chosen->result = OOMSLICE_CHOSEN_UNSURE;
+        else {
+                bpf_iter_css_new(&iterator, &start->self, WALK_DESCENDANTS);
+                while ((css = bpf_iter_css_next(&iterator))) {
+                        struct cgroup *cgroup = css->cgroup;
+                        struct oomslice_slice_value *value;
+
+                        if (outside) {
+                                if (cgroup->kn->id == domain)
+                                        depth = cgroup->level;
+                                else if (depth >= 0 && cgroup->level <= depth)
+                                        break;
+                                if (depth < 0)
+                                        continue;
+                        }
+                        chosen->result = OOMSLICE_CHOSEN_NOBODY;
+                        chosen->cgroups++;
+                        value = bpf_cgrp_storage_get(&slices, cgroup, NULL, 0);
+                        if (!value)
+                                continue;
+                        chosen->units++;
+                        consider(cgroup, value, domain, tried, chosen);
+                }
+                bpf_iter_css_destroy(&iterator);
+                if (!readable(root))
+                        chosen->result = OOMSLICE_CHOSEN_UNSURE;
+                else if (chosen->cgroup_id)
+                        chosen->result = OOMSLICE_CHOSEN_ONE;
+        }
+        if (root)
+                bpf_cgroup_release(root);
+        bpf_cgroup_release(start);
+out:
+        bpf_rcu_read_unlock();
+        if (chosen->result != OOMSLICE_CHOSEN_ONE)
+                chosen->cgroup_id = 0;
+        return 0;
+}
