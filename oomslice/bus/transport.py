@@ -28,8 +28,8 @@ import typing
 from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
+from oomslice.bus.address import DEFAULT_ADDRESS, socket_paths
 from oomslice.bus.errors import BusUnreachableError, InvalidArgumentsError, LimitsExceededError, NoReplyError, error_of
 from oomslice.errors import BusError
 
@@ -44,7 +44,6 @@ from dbus_next.signature import SignatureTree
 
 LOGGER = logging.getLogger(__name__)
 
-DEFAULT_ADDRESS = "unix:path=/run/dbus/system_bus_socket"
 CONNECT_TIMEOUT_S = 10.0
 CALL_TIMEOUT_S = 25.0
 SIGNALS_WAITING_MAX = 1 << 20
@@ -553,7 +552,7 @@ def _error_text(message: Incoming) -> str:
 async def _connected_socket(address: str) -> socket.socket:
     """A connected, non-blocking socket to the first of the addresses that works. Raises OSError, BusError."""
     failure: OSError | None = None
-    for path in _socket_paths(address):
+    for path in socket_paths(address):
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
             while True:
@@ -573,19 +572,3 @@ async def _connected_socket(address: str) -> socket.socket:
     if failure is None:
         raise BusUnreachableError(f"{address!r} names no Unix socket")
     raise failure
-
-
-def _socket_paths(address: str) -> list[bytes]:
-    """The Unix sockets of a D-Bus address, abstract ones with a leading NUL. Source: D-Bus specification."""
-    paths = []
-    for entry in address.split(";"):
-        transport, _, pairs = entry.partition(":")
-        if transport != "unix":
-            continue
-        for pair in pairs.split(","):
-            key, _, value = pair.partition("=")
-            if key == "path":
-                paths.append(unquote_to_bytes(value))
-            elif key == "abstract":
-                paths.append(b"\0" + unquote_to_bytes(value))
-    return paths
