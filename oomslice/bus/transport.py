@@ -28,8 +28,8 @@ import typing
 from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
+from oomslice.bus.address import DEFAULT_ADDRESS, socket_paths
 from oomslice.bus.errors import BusUnreachableError, InvalidArgumentsError, LimitsExceededError, NoReplyError, error_of
 from oomslice.errors import BusError
 
@@ -44,7 +44,6 @@ from dbus_next.signature import SignatureTree
 
 LOGGER = logging.getLogger(__name__)
 
-DEFAULT_ADDRESS = "unix:path=/run/dbus/system_bus_socket"
 CONNECT_TIMEOUT_S = 10.0
 CALL_TIMEOUT_S = 25.0
 SIGNALS_WAITING_MAX = 1 << 20
@@ -181,6 +180,8 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._skip = 0
+        self._corked: list[bytes] | None = None
+        self._corked_bytes = 0
         self._authenticating: asyncio.Future[None] | None = None
         self._serial = 0
         self._calls: dict[int, asyncio.Future[Incoming]] = {}
@@ -219,7 +220,7 @@ class Connection(asyncio.Protocol):
     @property
     def waiting_bytes(self) -> int:
         """How much waits to be written."""
-        return self._transport.get_write_buffer_size() if self._transport else 0
+        return self._transport.get_write_buffer_size() + self._corked_bytes if self._transport else 0
 
     async def wait_closed(self) -> None:
         """Returns when the connection is gone."""
@@ -328,17 +329,8 @@ class Connection(asyncio.Protocol):
         """Answers a call with an error. False if the answer was dropped."""
         if not call.reply_expected:
             return True
-        return self._send_reply(
-            _encode(
-                message_type=MessageType.ERROR,
-                destination=call.sender,
-                reply_serial=call.serial,
-                error_name=name,
-                signature="s",
-                body=[message[:ERROR_MAX].replace("\0", " ").encode("utf-8", "replace").decode()],
-                serial=self._next_serial(),
-            )
-        )
+        text = message[:ERROR_MAX].replace("\0", " ").encode("utf-8", "replace")
+        return self._send_reply(_error_message(call.sender, call.serial, name, text, self._next_serial()))
 
     # asyncio.Protocol, called by the loop
 
@@ -379,8 +371,15 @@ class Connection(asyncio.Protocol):
         self._buffer += data
         if self._authenticating is not None:
             self._authentication_line()
-        else:
+            return
+        # What is answered at once goes out at once, instead of a system call for each answer.
+        self._corked = []
+        try:
             self._messages()
+        finally:
+            corked, self._corked, self._corked_bytes = self._corked, None, 0
+            if corked and self._transport is not None and not self._transport.is_closing():
+                self._transport.write(b"".join(corked))
 
     # The rest is not public.
 
@@ -482,7 +481,11 @@ class Connection(asyncio.Protocol):
 
     def _write(self, data: bytes) -> None:
         assert self._transport is not None
-        self._transport.write(data)
+        if self._corked is not None:
+            self._corked.append(data)
+            self._corked_bytes += len(data)
+        else:
+            self._transport.write(data)
 
     def _next_serial(self) -> int:
         self._serial = self._serial % 0xFFFFFFFF + 1
@@ -497,6 +500,18 @@ def _encode(**fields: Any) -> bytes:
         return bytes(Message(**fields)._marshall())
     except Exception as error:  # its checks raise a dozen kinds
         raise ValueError(f"values do not fit {fields.get('signature', '')!r}: {error}") from error
+
+
+def _error_message(destination: str, reply_serial: int, name: str, text: bytes, serial: int) -> bytes:
+    """By hand, because who floods us gets many: a fifth of the time that dbus-next takes."""
+    fields = bytearray(struct.pack("<BBBBI", FIELD_REPLY_SERIAL, 1, ord("u"), 0, reply_serial))
+    for code, value in ((FIELD_DESTINATION, destination.encode()), (FIELD_ERROR_NAME, name.encode())):
+        fields += struct.pack("<BBBBI", code, 1, ord("s"), 0, len(value)) + value + b"\0"
+        fields += bytes(-len(fields) % ALIGNMENT)
+    fields += struct.pack("<BBBBB2s", FIELD_SIGNATURE, 1, ord("g"), 0, 1, b"s\0")
+    body = struct.pack("<I", len(text)) + text + b"\0"
+    start = struct.pack("<BBBBIII", ord("l"), MessageType.ERROR.value, 0, 1, len(body), serial, len(fields))
+    return start + bytes(fields) + bytes(-len(fields) % ALIGNMENT) + body
 
 
 def _with_body(body: bytes, fields: dict[str, Any]) -> bytes:
@@ -515,7 +530,9 @@ def _with_body(body: bytes, fields: dict[str, Any]) -> bytes:
 def _decode(frame: bytes, header: int, *, oversized: bool = False) -> Incoming | None:
     try:
         order = "<" if frame[0] == ord("l") else ">"
-        fields = dict(_Decoder(frame[:header], 12).read_argument(HEADER_FIELDS))
+        fields = _usual_fields(frame, order)
+        if fields is None:
+            fields = dict(_Decoder(frame[:header], 12).read_argument(HEADER_FIELDS))
         return Incoming(
             kind=frame[1],
             flags=frame[2],
@@ -536,6 +553,34 @@ def _decode(frame: bytes, header: int, *, oversized: bool = False) -> Incoming |
         return None
 
 
+def _usual_fields(frame: bytes, order: str) -> dict[Any, Any] | None:
+    """Header fields by code; None if there is one that is not as all are. Most of the time of a flood goes here, and
+    this takes a fifth of what the general way does. Raises struct.error, IndexError, UnicodeDecodeError."""
+    fields: dict[Any, Any] = {}
+    (size,) = struct.unpack_from(order + "I", frame, 12)
+    at, end = 16, 16 + size
+    while at < end:
+        at += -at % 8
+        type_ = frame[at + 1 : at + 4]
+        if type_ in (b"\x01s\0", b"\x01o\0"):
+            begin = at + 8
+            after = begin + int(struct.unpack_from(order + "I", frame, at + 4)[0]) + 1
+            fields[frame[at]] = frame[begin : after - 1].decode()
+        elif type_ == b"\x01g\0":
+            begin = at + 5
+            after = begin + frame[at + 4] + 1
+            fields[frame[at]] = frame[begin : after - 1].decode()
+        elif type_ == b"\x01u\0":
+            after = at + 8
+            (fields[frame[at]],) = struct.unpack_from(order + "I", frame, at + 4)
+        else:
+            return None
+        if after > end:
+            return None
+        at = after
+    return fields
+
+
 def _text(fields: dict[Any, Any], code: int) -> str:
     value = fields.get(code, "")
     if not isinstance(value, str):
@@ -553,7 +598,7 @@ def _error_text(message: Incoming) -> str:
 async def _connected_socket(address: str) -> socket.socket:
     """A connected, non-blocking socket to the first of the addresses that works. Raises OSError, BusError."""
     failure: OSError | None = None
-    for path in _socket_paths(address):
+    for path in socket_paths(address):
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
             while True:
@@ -573,19 +618,3 @@ async def _connected_socket(address: str) -> socket.socket:
     if failure is None:
         raise BusUnreachableError(f"{address!r} names no Unix socket")
     raise failure
-
-
-def _socket_paths(address: str) -> list[bytes]:
-    """The Unix sockets of a D-Bus address, abstract ones with a leading NUL. Source: D-Bus specification."""
-    paths = []
-    for entry in address.split(";"):
-        transport, _, pairs = entry.partition(":")
-        if transport != "unix":
-            continue
-        for pair in pairs.split(","):
-            key, _, value = pair.partition("=")
-            if key == "path":
-                paths.append(unquote_to_bytes(value))
-            elif key == "abstract":
-                paths.append(b"\0" + unquote_to_bytes(value))
-    return paths
