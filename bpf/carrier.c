@@ -29,6 +29,7 @@
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wunused-function"
 #include "observe.skel.h"
+#include "signs.skel.h"
 #pragma GCC diagnostic pop
 
 enum { DIRECTORY_MODE = 0750, MAP_MODE = 0660, PROGRAM_MODE = 0640, LINK_MODE = 0600 };
@@ -37,10 +38,11 @@ static const char *const no_calls[] = {NULL};
 
 /* The directory of those maps that carriers share (maps.h), and their names. */
 static const char shared[] = "shared";
-static const char *const shared_maps[] = {"slices", "pulse"};
+static const char *const shared_maps[] = {"slices", "pulse", "signs"};
 
 const struct oomslice_carrier oomslice_carriers[] = {
         {"observe", "tells what the kernel's own OOM killer does", observe__elf_bytes, no_calls},
+        {"signs", "wakes oomslice-core when the kernel runs short of memory", signs__elf_bytes, no_calls},
         {NULL, NULL, NULL, NULL},
 };
 
