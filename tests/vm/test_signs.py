@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,8 @@ from .test_bpf import carriers, status
 WITHOUT_FAULTS = "/etc/systemd/system/oomslice-core.service.d/50-test.conf"
 DEAF = "machine:\n  sign: full 450ms/500ms\n"
 """Pressure figures that come too late for any sign."""
+POKE = "systemctl kill -s STOP oomslice-core.service; systemctl kill -s CONT oomslice-core.service"
+"""Ends the core's wait, and so is a turn, for which nobody has to connect."""
 LOOK = """
 import json, mmap, os, struct, sys
 from oomslice._core import ffi, lib
@@ -112,3 +115,56 @@ def test_growth_into_page_cache_is_noticed_by_the_kernels_sign_alone(lab: Lab) -
         decision = grow(lab, "cached", rate=60)
         assert decision["signs"] > 0
         assert decision["memory_available"] >= 0.03 * decision["memory_total"]
+
+
+@pytest.mark.both_kernels
+def test_page_cache_that_comes_and_goes_wakes_nobody(lab: Lab) -> None:
+    hits, wakeups, scanned = status(lab)["signs"]["hits"], lab.property("State")["CoreWakeups"], kswapd(lab)
+    begin = time.monotonic()
+    lab.machine.check("for i in 1 2; do dd if=/dev/vda of=/dev/null bs=1M count=1100 status=none; done", timeout=300)
+    elapsed = time.monotonic() - begin
+    assert kswapd(lab) > scanned, "kswapd had nothing to do, so nothing was tried"
+    signs = status(lab)["signs"]["hits"] - hits
+    print(f"\n{signs} signs, {lab.property('State')['CoreWakeups'] - wakeups} wakeups in {elapsed:.0f} s of reading")
+    assert signs <= 1 + elapsed, "one a second would be many: enough is available all the time"
+    assert lab.decisions() == []
+
+
+def kswapd(lab: Lab) -> int:
+    """Pages that kswapd has looked at since the machine was booted."""
+    return int(lab.machine.check("awk '/^pgscan_kswapd /{print $2}' /proc/vmstat"))
+
+
+def answers(lab: Lab) -> bool:
+    """Whether the core beats in the map that is pinned now, when it is woken."""
+    before = look(lab)["beat_nsec"]
+    lab.machine.check(POKE)
+    return bool(look(lab)["beat_nsec"] > before)
+
+
+@pytest.mark.both_kernels
+def test_core_has_the_maps_of_the_programs_that_are_loaded_whoever_is_started_anew(lab: Lab) -> None:
+    machine = lab.machine
+    try:
+        for verb in ("restart", "reload"):
+            machine.check(f"systemctl {verb} oomslice-bpf.service")
+            machine.wait_for("the core has the new maps", lambda: answers(lab), 30, 0.5)
+        # A core that is started anew has them of systemd: nobody is there to hand them over.
+        machine.check("systemctl kill -s STOP oomsliced.service")
+        pid = machine.main_pid("oomslice-core.service")
+        before = look(lab)["beat_nsec"]
+        machine.check("systemctl kill -s KILL oomslice-core.service")
+        machine.wait_for("it is back", lambda: machine.main_pid("oomslice-core.service") not in (0, pid), 30)
+        machine.wait_for("it beats", lambda: look(lab)["beat_nsec"] > before, 30)
+        machine.check("systemctl kill -s CONT oomsliced.service")
+        machine.wait_for("all is as it was", lambda: lab.armed() and has_pulse(lab), 60, 0.5)
+        machine.check("systemctl restart oomsliced.service")
+        machine.wait_for("the daemon is back", lambda: lab.armed() and has_pulse(lab), 60, 0.5)
+        assert answers(lab)
+        machine.check("systemctl stop oomslice-bpf.service")
+        machine.wait_for("the core let go", lambda: not has_pulse(lab), 30, 0.5)
+        assert machine.properties("oomslice-core.service", "NFileDescriptorStore")["NFileDescriptorStore"] == "2"
+        assert carriers(lab)["bpf-signs"]["Detail"] == "oomslice-bpf.service is not running"
+    finally:
+        machine.run("systemctl kill -s CONT oomsliced.service; systemctl start oomslice-bpf.service")
+    machine.wait_for("the programs are back", lambda: has_pulse(lab), 30, 0.5)
