@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 #pragma once
 /*
- * How a program asks the core: a question in the pulse, and a record that wakes the core for it. While a question has no
- * answer there is no other, so this is cheap wherever it is called, and the ring never fills.
+ * How a program asks the core: a question in the pulse, and a record that wakes the core for it. Until it has looked there
+ * is no second one, so this is cheap wherever it is called, and the ring never fills. A question of a program that only
+ * writes asked_nsec is as good, but waits until something wakes the core; "signs" does at its next run.
  */
 #include <linux/bpf.h>
 #include <stdbool.h>
@@ -32,17 +33,27 @@ static __always_inline __u64 unanswered_nsec(struct oomslice_pulse *shared, __u6
         return asked <= ask_read(shared->beat_nsec) || now < asked ? 0 : now - asked;
 }
 
-/* Asks, unless a question is open already. True if the core is being woken by this. */
+/* Whether the core has looked since it was last woken, so that waking it is of use. */
+static __always_inline bool can_wake(struct oomslice_pulse *shared) {
+        return ask_read(shared->signalled_nsec) <= ask_read(shared->beat_nsec);
+}
+
+/* Asks, unless a question is open already, and wakes the core, unless it is being woken. True if this does. */
 static __always_inline bool ask(struct oomslice_pulse *shared, __u32 kind, __u64 now, __u64 available) {
-        __u64 asked = ask_read(shared->asked_nsec);
+        __u64 asked = ask_read(shared->asked_nsec), signalled = ask_read(shared->signalled_nsec);
         struct oomslice_sign *sign;
 
-        if (asked > ask_read(shared->beat_nsec) ||
-            __sync_val_compare_and_swap(&shared->asked_nsec, asked, now) != asked)
+        /* Whoever is faster than this asks the same. */
+        if (asked <= ask_read(shared->beat_nsec))
+                __sync_val_compare_and_swap(&shared->asked_nsec, asked, now);
+        if (signalled > ask_read(shared->beat_nsec) ||
+            __sync_val_compare_and_swap(&shared->signalled_nsec, signalled, now) != signalled)
                 return false;
         sign = bpf_ringbuf_reserve(&signs, sizeof(*sign), 0);
-        if (!sign)
+        if (!sign) {
+                shared->signalled_nsec = 0; /* nobody is being woken after all */
                 return false;
+        }
         sign->kind = kind;
         sign->reserved = 0;
         sign->nsec = now;

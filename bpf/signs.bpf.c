@@ -99,9 +99,14 @@ int BPF_PROG(kswapd_is_woken, struct zone *zone) {
         struct oomslice_pulse *shared = pulse_of_core();
         __u64 now, left, watch;
 
-        if (!shared || !is_answered(shared))
+        if (!shared || !can_wake(shared))
                 return 0;
         now = bpf_ktime_get_ns();
+        /* Somebody waits for an answer to decide whether to act in its place. */
+        if (!is_answered(shared)) {
+                count(ask(shared, OOMSLICE_SIGN_ASKED, now, 0));
+                return 0;
+        }
         if (now < ask_read(shared->quiet_until_nsec) || now - last.look_nsec < LOOK_NSEC)
                 return 0;
         last.look_nsec = now;
@@ -120,11 +125,11 @@ int BPF_PROG(reclaim_ends) {
         __u64 now, reclaimed = 1;
 
         /* The number of arguments, behind which the result lies, is the kernel's business. */
-        if (!shared || !is_answered(shared) || bpf_get_func_ret(ctx, &reclaimed) != 0 || reclaimed != 0)
+        if (!shared || !can_wake(shared) || bpf_get_func_ret(ctx, &reclaimed) != 0 || reclaimed != 0)
                 return 0;
         now = bpf_ktime_get_ns();
         /* Above the watch the core may be quiet for a second, and what cannot be had is counted as available. */
-        if (ask_read(shared->quiet_until_nsec) == ~0ULL || now - last.stuck_nsec < STUCK_NSEC)
+        if (ask_read(shared->quiet_until_nsec) == UINT64_MAX || now - last.stuck_nsec < STUCK_NSEC)
                 return 0;
         last.stuck_nsec = now;
         count(ask(shared, OOMSLICE_SIGN_STUCK, now, 0));

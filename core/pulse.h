@@ -28,6 +28,9 @@ struct oomslice_pulse {
         uint64_t quiet_until_nsec;
         /* Bytes: above it MemAvailable is nothing to look at, by the core; 0: no plan. */
         uint64_t available_watch;
+        /* CLOCK_MONOTONIC of the last record that woke the core, by programs (bpf/ask.h). A question alone wakes nobody;
+         * while it is open the next sign is sent whatever quiet_until_nsec says. */
+        uint64_t signalled_nsec;
 };
 /* cffi: end */
 
