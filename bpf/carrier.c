@@ -33,6 +33,7 @@
 #pragma GCC diagnostic ignored "-Wunused-function"
 #include "choice.skel.h"
 #include "observe.skel.h"
+#include "signs.skel.h"
 #pragma GCC diagnostic pop
 
 static const char *const no_calls[] = {NULL};
@@ -43,12 +44,16 @@ static const char *const choice_calls[] = {"bpf_iter_css_new",   "bpf_iter_css_t
 
 /* The directory of those maps that carriers share (maps.h), and their names. */
 static const char shared[] = "shared";
-static const char *const shared_maps[] = {"slices", "pulse"};
+static const char *const shared_maps[] = {"slices", "pulse", "signs"};
 
 const struct oomslice_carrier oomslice_carriers[] = {
         {.name = "observe",
          .summary = "tells what the kernel's own OOM killer does",
          .object = observe__elf_bytes,
+         .calls = no_calls},
+        {.name = "signs",
+         .summary = "wakes oomslice-core when the kernel runs short of memory",
+         .object = signs__elf_bytes,
          .calls = no_calls},
         {.name = "choice",
          .summary = "answers whom programs in the kernel would choose",

@@ -7,9 +7,36 @@
  */
 
 enum cgroup_subsys_id { memory_cgrp_id = 4 };
+typedef struct {
+        __s64 counter;
+} atomic_long_t;
+
+/* Of these only the names count; the values are those of the running kernel. */
+enum node_stat_item {
+        NR_INACTIVE_FILE,
+        NR_ACTIVE_FILE,
+        NR_SLAB_RECLAIMABLE_B,
+        NR_KERNEL_MISC_RECLAIMABLE,
+};
+
 enum oom_constraint { CONSTRAINT_NONE, CONSTRAINT_CPUSET, CONSTRAINT_MEMORY_POLICY, CONSTRAINT_MEMCG };
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct pglist_data;
+
+struct zone {
+        unsigned long _watermark[4];
+        struct pglist_data *zone_pgdat;
+        atomic_long_t vm_stat[1]; /* the first is NR_FREE_PAGES */
+};
+
+struct pglist_data {
+        struct zone node_zones[1];
+        int nr_zones;
+        unsigned long totalreserve_pages;
+        atomic_long_t vm_stat[1];
+};
 
 struct kernfs_node {
         const char *name;
