@@ -7,6 +7,7 @@
  */
 
 enum cgroup_subsys_id { memory_cgrp_id = 4 };
+enum pid_type { PIDTYPE_PID };
 enum oom_constraint { CONSTRAINT_NONE, CONSTRAINT_CPUSET, CONSTRAINT_MEMORY_POLICY, CONSTRAINT_MEMCG };
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -40,6 +41,7 @@ typedef struct {
 /* atomic_long_t, which has this type where a long has 64 bits. */
 struct page_counter {
         atomic64_t usage;
+        unsigned long max;
 };
 
 struct mem_cgroup {
@@ -62,6 +64,7 @@ struct mm_struct {
 };
 
 struct signal_struct {
+        unsigned int flags;
         short oom_score_adj;
 };
 
@@ -74,6 +77,9 @@ struct cred {
 };
 
 struct task_struct {
+        unsigned int flags;
+        unsigned long min_flt;
+        unsigned long maj_flt;
         int tgid;
         char comm[16];
         struct css_set *cgroups;
