@@ -39,6 +39,8 @@
 #include "moment.h"
 #include "notify.h"
 #include "options.h"
+#include "programs.h"
+#include "pulse.h"
 #include "reaper.h"
 #include "record.h"
 #include "reserve.h"
@@ -112,6 +114,7 @@ static void plan_in_force(void) {
         const struct oomslice_force *force = oomslice_force_get();
 
         oomslice_decide_plan_taken();
+        oomslice_pulse_plan(&force->plan.header->machine, oomslice_decide_is_dry_run());
         fit_tables();
         oomslice_reserve_plan(force->plan.header->machine.reserve,
                               force->plan.header->machine.available_watch);
@@ -228,7 +231,7 @@ static void arm(void) {
 
 static int run(const struct oomslice_options *options) {
         static const struct oomslice_channel_hooks hooks = {oomslice_state_get, plan_taken, act,
-                                                            oomslice_asked_release};
+                                                            oomslice_asked_release, oomslice_programs_take};
         struct oomslice_inherited inherited;
         int epoll_fd, timer_fd, event_fd, ring_fd, root_fd, proc_fd, meminfo_fd, status_fd, r;
         void *ring = NULL;
@@ -276,6 +279,9 @@ static int run(const struct oomslice_options *options) {
                 return fail(options->socket, inherited.socket);
         (void)fcntl(inherited.socket, F_SETFL, O_NONBLOCK);
 
+        r = oomslice_pulse_init();
+        if (r < 0)
+                return fail("page for the pulse", r);
         oomslice_state_init(status_fd);
         oomslice_record_init(ring, event_fd);
         oomslice_trail_init(ring);
@@ -292,6 +298,9 @@ static int run(const struct oomslice_options *options) {
         if (r < 0)
                 (void)fail(options->undo, r); /* goes on: nobody is frozen or throttled then */
         oomslice_undo_predecessor();
+        r = oomslice_programs_restore(&inherited);
+        if (r < 0)
+                (void)fail("stored map of the programs", r); /* goes on: oomsliced sends it again */
         restore_plan(&inherited, root_fd);
         close(root_fd);
         r = oomslice_hands_start();

@@ -201,6 +201,8 @@ class _Library:
     OOMSLICE_MESSAGE_ACT_REPLY: int
     OOMSLICE_MESSAGE_RELEASE: int
     OOMSLICE_MESSAGE_RELEASE_REPLY: int
+    OOMSLICE_MESSAGE_PROGRAMS: int
+    OOMSLICE_MESSAGE_PROGRAMS_REPLY: int
     OOMSLICE_FEATURE_LOCKED: int
     OOMSLICE_FEATURE_REALTIME: int
     OOMSLICE_FEATURE_CGROUP_KILL: int
@@ -209,6 +211,7 @@ class _Library:
     OOMSLICE_FEATURE_PSI_DOMAINS: int
     OOMSLICE_FEATURE_MEMORY: int
     OOMSLICE_FEATURE_FAULTS: int
+    OOMSLICE_FEATURE_PULSE: int
 
     # core/psi.h
     def oomslice_psi_open(self, dir_fd: int, path: bytes, trigger: CData, /) -> int: ...
@@ -232,6 +235,7 @@ class _Library:
     # core/pinned.h
     def oomslice_pinned_open(self, path: bytes, /) -> int: ...
     def oomslice_pinned_info(self, fd: int, typep: CData, entriesp: CData, /) -> int: ...
+    def oomslice_pinned_map(self, fd: int, mapp: CData, /) -> int: ...
     def oomslice_pinned_lookup(self, fd: int, key: CData, value: CData, /) -> int: ...
     def oomslice_pinned_update(self, fd: int, key: CData, value: CData, /) -> int: ...
     def oomslice_pinned_delete(self, fd: int, key: CData, /) -> int: ...
