@@ -51,7 +51,6 @@ enum {
 /* One thread's attempts at one allocation. */
 struct rounds {
         __u64 domain;
-        __u64 memcg; /* its address, 0 for the machine */
         __u64 last_nsec;
         __u64 faults;
         __u32 zero; /* rounds in a row that gave nothing */
@@ -67,7 +66,8 @@ struct flight {
         __u32 level;
         __u32 scope;
         __u32 emptied;
-        __u32 reserved;
+        __u32 dry; /* nobody was killed */
+        __u32 pid; /* with KillScope=process */
 };
 
 struct {
@@ -135,7 +135,8 @@ static __always_inline struct oomslice_pulse *ready(void) {
         return said && !said->off && now && now->generation ? now : NULL;
 }
 
-static __always_inline void tell_end(const struct flight *flight, __u32 how) {
+static __always_inline void tell_end(const struct flight *flight, struct cgroup *cgroup, __u32 how) {
+        struct oomslice_policy_candidate left = {};
         struct oomslice_prekill_ended *end = bpf_ringbuf_reserve(&facts, sizeof(*end), 0);
 
         if (!end) {
@@ -149,25 +150,34 @@ static __always_inline void tell_end(const struct flight *flight, __u32 how) {
         end->victim = flight->victim;
         end->how = how;
         end->reserved = 0;
+        if (cgroup)
+                charged(cgroup, &left);
+        end->usage = left.usage;
         end->free = OF_ZONES(NR_FREE_PAGES) << MEMORY_PAGE_SHIFT;
         bpf_ringbuf_submit(end, 0);
 }
 
-static __always_inline void end_flight(__u64 domain, struct flight *flight, __u32 how) {
+static __always_inline void end_flight(__u64 domain, const struct flight *flight) {
         __u64 victim = flight->victim;
 
-        if (!flight->emptied)
-                tell_end(flight, how);
         bpf_map_delete_elem(&dying, &victim);
         if (bpf_map_delete_elem(&flights, &domain) == 0)
                 __sync_fetch_and_add(&in_flight, -1);
 }
 
-/* Its value says so to every choice until then; a new plan forgets it. */
-static __always_inline void leave_alone(__u64 victim, __u64 now) {
-        struct oomslice_slice_value *value;
-        struct cgroup *cgroup = bpf_cgroup_from_id(victim);
+static __always_inline void tell_emptied(struct flight *flight, struct cgroup *cgroup, __u64 now) {
+        tell_end(flight, cgroup, OOMSLICE_PREKILL_EMPTY);
+        flight->emptied = 1;
+        flight->until_nsec = now + SETTLE_NS;
+}
 
+/* The value of a unit says to every choice that it is left alone; a plan with another one forgets it. What it is for is a
+ * process that cannot die; of a unit that loses one process at a time there is always another. */
+static __always_inline void give_up(const struct flight *flight, __u64 now) {
+        struct oomslice_slice_value *value;
+        struct cgroup *cgroup = bpf_cgroup_from_id(flight->victim);
+
+        tell_end(flight, cgroup, OOMSLICE_PREKILL_DEADLINE);
         if (!cgroup)
                 return;
         value = bpf_cgrp_storage_get(&slices, cgroup, NULL, 0);
@@ -176,28 +186,44 @@ static __always_inline void leave_alone(__u64 victim, __u64 now) {
         bpf_cgroup_release(cgroup);
 }
 
+/* Whether the one process that was killed has given its memory back. */
+static __always_inline bool is_gone(__u32 pid) {
+        struct task_struct *task = bpf_task_from_pid(pid);
+        bool gone;
+
+        if (!task)
+                return true;
+        gone = !BPF_CORE_READ(task, mm);
+        bpf_task_release(task);
+        return gone;
+}
+
+static __always_inline void sweep(struct flight *flight, __u64 now) {
+        flight->sweep_nsec = now;
+        record.victim = flight->victim;
+        record.scope = flight->scope;
+        record.signalled = record.failed = record.pids_count = 0;
+        record.levels_count = 1; /* its names are told */
+        kill_unit(&record, flight->level);
+}
+
 /* Is somebody dying for this domain? Ends what is over. */
 static __always_inline bool is_flying(__u64 domain, __u64 now) {
         struct flight *flight = bpf_map_lookup_elem(&flights, &domain);
 
         if (!flight)
                 return false;
+        if (!flight->emptied && flight->pid && is_gone(flight->pid))
+                tell_emptied(flight, NULL, now);
         if (now < flight->until_nsec) {
                 /* Whoever came into the unit since. */
-                if (!flight->emptied && flight->scope != OOMSLICE_SCOPE_PROCESS &&
-                    now > flight->sweep_nsec + SWEEP_NS) {
-                        flight->sweep_nsec = now;
-                        record.victim = flight->victim;
-                        record.scope = flight->scope;
-                        record.signalled = record.failed = record.pids_count = 0;
-                        record.levels_count = 1;
-                        kill_unit(&record, flight->level);
-                }
+                if (!flight->emptied && !flight->pid && !flight->dry && now > flight->sweep_nsec + SWEEP_NS)
+                        sweep(flight, now);
                 return true;
         }
-        if (!flight->emptied)
-                leave_alone(flight->victim, now);
-        end_flight(domain, flight, OOMSLICE_PREKILL_DEADLINE);
+        if (!flight->emptied && !flight->dry)
+                give_up(flight, now);
+        end_flight(domain, flight);
         return false;
 }
 
@@ -230,24 +256,30 @@ static __always_inline void describe(__u64 domain, __u32 reason, const struct me
         bpf_get_current_comm(record.asking_task, sizeof(record.asking_task));
 }
 
-static __always_inline void take_off(__u64 domain, __u64 now, __u64 lasts) {
+static __always_inline bool take_off(__u64 domain, __u64 now) {
+        bool dry = chosen.flags & OOMSLICE_UNIT_DRY_RUN;
         struct flight flight = {
                 .kill_nsec = now,
-                .until_nsec = now + lasts,
+                .until_nsec = now + (dry ? DRY_RUN_NS : DEADLINE_NS),
+                .dry = dry,
                 .victim = record.victim,
                 .sweep_nsec = now,
                 .level = chosen.level,
                 .scope = record.scope,
         };
 
-        if (bpf_map_update_elem(&dying, &record.victim, &domain, BPF_ANY) == 0 &&
-            bpf_map_update_elem(&flights, &domain, &flight, BPF_NOEXIST) == 0)
-                __sync_fetch_and_add(&in_flight, 1);
+        if (bpf_map_update_elem(&flights, &domain, &flight, BPF_NOEXIST) < 0)
+                return false;
+        __sync_fetch_and_add(&in_flight, 1);
+        /* One who is not really dying must not be in the way of others. */
+        if (!dry)
+                bpf_map_update_elem(&dying, &record.victim, &domain, BPF_ANY);
+        return true;
 }
 
 static __always_inline void choose_and_kill(__u64 domain, __u32 reason, const struct memory *memory,
                                             const struct oomslice_pulse *beat, __u64 now) {
-        bool dry;
+        struct flight *flight;
 
         choose(domain, 0, &chosen);
         if (chosen.result != OOMSLICE_CHOSEN_ONE) {
@@ -263,13 +295,17 @@ static __always_inline void choose_and_kill(__u64 domain, __u32 reason, const st
         if (bpf_map_lookup_elem(&dying, &chosen.cgroup_id))
                 return;
         describe(domain, reason, memory, beat, now);
-        dry = chosen.flags & OOMSLICE_UNIT_DRY_RUN;
-        take_off(domain, now, dry ? DRY_RUN_NS : DEADLINE_NS);
-        if (dry)
+        /* Too many domains are short at once. */
+        if (!take_off(domain, now))
+                return;
+        flight = bpf_map_lookup_elem(&flights, &domain);
+        if (flight && flight->dry)
                 COUNT_UP(dry_runs);
         else {
                 kill_unit(&record, chosen.level);
                 COUNT_UP(kills);
+                if (flight && record.scope == OOMSLICE_SCOPE_PROCESS)
+                        flight->pid = hunt.largest_pid;
         }
         record.signal_nsec = bpf_ktime_get_ns();
         if (bpf_ringbuf_output(&facts, &record, sizeof(record), 0) < 0)
@@ -326,7 +362,7 @@ static __always_inline __u64 faults_of(struct task_struct *task) {
 }
 
 /* Counts a round that gave nothing: how many in a row. */
-static __always_inline __u32 count_round(__u64 domain, __u64 memcg, __u64 now) {
+static __always_inline __u32 count_round(__u64 domain, __u64 now) {
         struct task_struct *task = (void *)bpf_get_current_task();
         __u64 faults = faults_of(task);
         __u32 id = bpf_get_current_pid_tgid();
@@ -337,8 +373,7 @@ static __always_inline __u32 count_round(__u64 domain, __u64 memcg, __u64 now) {
                 known->last_nsec = now;
                 return ++known->zero;
         }
-        struct rounds fresh = {
-                .domain = domain, .memcg = memcg, .last_nsec = now, .faults = faults, .zero = 1};
+        struct rounds fresh = {.domain = domain, .last_nsec = now, .faults = faults, .zero = 1};
 
         bpf_map_update_elem(&rounds, &id, &fresh, BPF_ANY);
         return 1;
@@ -380,7 +415,7 @@ static __always_inline bool is_last(void) {
                 forget_rounds();
                 return false;
         }
-        count = count_round(OOMSLICE_PREKILL_MACHINE, 0, bpf_ktime_get_ns());
+        count = count_round(OOMSLICE_PREKILL_MACHINE, bpf_ktime_get_ns());
         swappable = memory.swap_free < memory.anonymous ? memory.swap_free : memory.anonymous;
         return memory.free + memory.file + swappable <= memory.reserve || count >= ROUNDS_MACHINE;
 }
@@ -454,7 +489,8 @@ int BPF_PROG(judge_limit, unsigned long reclaimed) {
         domain = BPF_CORE_READ(memcg, css.cgroup, kn, id);
         now = bpf_ktime_get_ns();
         beat = ready();
-        if (!beat || count_round(domain, (__u64)memcg, now) < ROUNDS_LIMIT)
+        /* The core was told to do nothing, and so are we. */
+        if (!beat || beat->busy_until_nsec == UINT64_MAX || count_round(domain, now) < ROUNDS_LIMIT)
                 return 0;
         measure(&memory);
         act(domain, OOMSLICE_PREKILL_LIMIT, &memory, beat, now);
@@ -473,11 +509,8 @@ int BPF_PROG(see_emptied, struct cgroup *cgroup, const char *path, int populated
         id = cgroup->kn->id;
         domain = bpf_map_lookup_elem(&dying, &id);
         flight = domain ? bpf_map_lookup_elem(&flights, domain) : NULL;
-        if (!flight || flight->emptied)
-                return 0;
-        tell_end(flight, OOMSLICE_PREKILL_EMPTY);
-        flight->emptied = 1;
-        flight->until_nsec = bpf_ktime_get_ns() + SETTLE_NS;
+        if (flight && !flight->emptied)
+                tell_emptied(flight, cgroup, bpf_ktime_get_ns());
         return 0;
 }
 
@@ -516,7 +549,7 @@ static __always_inline void hold(__u64 domain, __u64 memcg) {
 
         flight = bpf_map_lookup_elem(&flights, &domain);
         if (flight)
-                wait.until_nsec = flight->kill_nsec + WAIT_NS;
+                wait.until_nsec = flight->dry ? 0 : flight->kill_nsec + WAIT_NS;
         else if (!memcg) {
                 /* A victim of the core. */
                 beat = bpf_map_lookup_elem(&pulse, &zero_key);

@@ -27,6 +27,7 @@ extern int bpf_iter_task_new(struct bpf_iter_task *iterator, struct task_struct 
                              unsigned int flags) __ksym;
 extern struct task_struct *bpf_iter_task_next(struct bpf_iter_task *iterator) __ksym;
 extern void bpf_iter_task_destroy(struct bpf_iter_task *iterator) __ksym;
+extern struct task_struct *bpf_task_from_pid(__s32 pid) __ksym;
 extern struct task_struct *bpf_task_acquire(struct task_struct *task) __ksym;
 extern void bpf_task_release(struct task_struct *task) __ksym;
 extern int bpf_send_signal_task(struct task_struct *task, int signal, enum pid_type type, __u64 value) __ksym;

@@ -24,9 +24,8 @@ enum oomslice_prekill_reason {
         OOMSLICE_PREKILL_LIMIT = 3,
 };
 enum oomslice_prekill_end {
-        OOMSLICE_PREKILL_EMPTY = 1,    /* no process of the victim is left */
-        OOMSLICE_PREKILL_BACK = 2,     /* the memory is back, seen before that */
-        OOMSLICE_PREKILL_DEADLINE = 3, /* neither by the deadline: somebody else may be chosen */
+        OOMSLICE_PREKILL_EMPTY = 1,    /* no process of the victim is left, or not the one that was killed */
+        OOMSLICE_PREKILL_DEADLINE = 2, /* some were, at the deadline: somebody else may be chosen */
 };
 enum {
         OOMSLICE_PREKILL_PIDS = 64,
@@ -80,6 +79,8 @@ struct oomslice_prekill_ended {
         uint64_t victim;
         uint32_t how; /* enum oomslice_prekill_end */
         uint32_t reserved;
+        /* Bytes that are charged to the victim now, memory and swap together. */
+        uint64_t usage;
         /* Bytes of the machine that are free now. */
         uint64_t free;
 };
