@@ -213,8 +213,13 @@ static __always_inline bool is_flying(__u64 domain, __u64 now) {
 
         if (!flight)
                 return false;
-        if (!flight->emptied && flight->pid && is_gone(flight->pid))
-                tell_emptied(flight, NULL, now);
+        if (!flight->emptied && flight->pid && is_gone(flight->pid)) {
+                struct cgroup *cgroup = bpf_cgroup_from_id(flight->victim);
+
+                tell_emptied(flight, cgroup, now);
+                if (cgroup)
+                        bpf_cgroup_release(cgroup);
+        }
         if (now < flight->until_nsec) {
                 /* Whoever came into the unit since. */
                 if (!flight->emptied && !flight->pid && !flight->dry && now > flight->sweep_nsec + SWEEP_NS)
