@@ -75,8 +75,8 @@ class Decision:
     """Times ending in `_usec` are CLOCK_MONOTONIC microseconds, 0 if it did not happen; sizes are bytes."""
 
     id: str
-    """"RING-SEQUENCE" in hexadecimal and decimal; "k" before the sequence for the kernel's own kills, "b" for those of the
-    BPF program"""
+    """"RING-SEQUENCE" in hexadecimal and decimal; "k" before the sequence for the kernel's own kills, "b" for those of
+    the BPF program"""
     boot_id: str
     carrier: str
     """"core", "bpf" (a program in the kernel, by the same plan) or "kernel\""""
