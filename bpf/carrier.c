@@ -43,9 +43,9 @@ static const char *const choice_calls[] = {"bpf_iter_css_new", "bpf_cgroup_from_
                                            "bpf_rdonly_cast", NULL};
 
 /* The first one is the youngest: 6.13. */
-static const char *const prekill_calls[] = {
-        "bpf_send_signal_task", "bpf_iter_task_new",  "bpf_task_acquire", "bpf_task_from_pid", "bpf_iter_css_new",
-        "bpf_cgroup_from_id",   "bpf_cgroup_ancestor", "bpf_rdonly_cast",  NULL};
+static const char *const prekill_calls[] = {"bpf_send_signal_task", "bpf_iter_task_new", "bpf_task_acquire",
+                                            "bpf_task_from_pid",    "bpf_iter_css_new",  "bpf_cgroup_from_id",
+                                            "bpf_cgroup_ancestor",  "bpf_rdonly_cast",   NULL};
 
 /* The directory of those maps that carriers share (maps.h), and their names. */
 static const char shared[] = "shared";

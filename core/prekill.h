@@ -91,12 +91,12 @@ struct oomslice_prekill_figures {
         uint64_t victims; /* processes */
         uint64_t lost;    /* records that found no room */
         uint64_t dry_runs;
-        uint64_t nobody;    /* somebody had to be killed, and nobody may be chosen */
-        uint64_t unsure;    /* the values of the plan could not be read in that moment */
-        uint64_t asked;     /* questions to the core */
+        uint64_t nobody;     /* somebody had to be killed, and nobody may be chosen */
+        uint64_t unsure;     /* the values of the plan could not be read in that moment */
+        uint64_t asked;      /* questions to the core */
         uint64_t stood_back; /* left to the core, which had answered, or has a victim that is dying */
-        uint64_t waits;     /* allocations that were held until memory was back */
-        uint64_t busy;      /* signals that had to be tried again */
+        uint64_t waits;      /* allocations that were held until memory was back */
+        uint64_t busy;       /* signals that had to be tried again */
 };
 /* The one element of its map "control", written by oomsliced. */
 struct oomslice_prekill_control {
