@@ -38,6 +38,9 @@ enum {
         ROUNDS_LIMIT = 4,   /* of the 17 that an allocation in a cgroup has before the kernel kills */
         ROUNDS_MACHINE = 8, /* of 17, while there is something that could be reclaimed */
         PROACTIVE = 1 << 2, /* MEMCG_RECLAIM_PROACTIVE: somebody wrote to memory.reclaim */
+        /* __GFP_RETRY_MAYFAIL and __GFP_NORETRY: who may fail is nobody that the kernel kills for. Read ahead and huge pages
+         * are among them. */
+        MAY_FAIL = 1 << 14 | 1 << 16,
 };
 
 /* Where nobody may be chosen, and until when that is taken as known. */
@@ -223,7 +226,7 @@ int BPF_PROG(note_limit, struct mem_cgroup *memcg, unsigned long pages, unsigned
         __u32 id = bpf_get_current_pid_tgid();
         struct here here = {.memcg = (__u64)memcg};
 
-        if (options & PROACTIVE || !is_full(memcg) || !ready())
+        if (options & PROACTIVE || gfp_mask & MAY_FAIL || !is_full(memcg) || !ready())
                 bpf_map_delete_elem(&reclaims, &id);
         else
                 bpf_map_update_elem(&reclaims, &id, &here, BPF_ANY);
