@@ -241,7 +241,10 @@ def test_dry_run_and_switch_have_it_touch_nobody(armed: Lab) -> None:
         lab.go()
         wait_emptied(lab, "dry", "jail.slice")
     lab.machine.wait_for("both are told", lambda: len(lab.victims()) >= 2, 60, 0.5)
-    assert {(one["carrier"], one["outcome"]) for one in lab.decisions()} == {("bpf", "dry-run"), ("kernel", "killed-by-kernel")}
+    assert {(one["carrier"], one["outcome"]) for one in lab.decisions()} == {
+        ("bpf", "dry-run"),
+        ("kernel", "killed-by-kernel"),
+    }
     lab.configure("carriers:\n  prekill: no\n")
     line = carrier(lab)
     assert (line["Active"], line["Detail"]) == (False, "switched off: carriers: prekill: no")
