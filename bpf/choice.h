@@ -74,7 +74,7 @@ static __always_inline void consider(struct cgroup *cgroup, const struct oomslic
 
         if (populated(cgroup))
                 state |= OOMSLICE_CANDIDATE_POPULATED;
-        if (candidate.cgroup_id == tried)
+        if (candidate.cgroup_id == tried || value->tried_until_s > bpf_ktime_get_ns() / 1000000000)
                 state |= OOMSLICE_CANDIDATE_TRIED;
         if (oomslice_rule_verdict(value->flags, state) != OOMSLICE_VERDICT_ELIGIBLE)
                 return;
@@ -101,6 +101,7 @@ static __always_inline void consider(struct cgroup *cgroup, const struct oomslic
         chosen->priority = value->priority;
         chosen->flags = value->flags;
         chosen->scope = value->scope;
+        chosen->level = cgroup->level;
         chosen->wanted = wanted;
 }
 

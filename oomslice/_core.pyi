@@ -260,5 +260,17 @@ class _Library:
     def oomslice_facts_position(self, facts: CData, /) -> int: ...
     def oomslice_facts_map(self, fd: int, size: int, /) -> CData: ...
 
+    # core/prekill.h
+    OOMSLICE_PREKILL_KILL: int
+    OOMSLICE_PREKILL_END: int
+    OOMSLICE_PREKILL_SILENT: int
+    OOMSLICE_PREKILL_LAST: int
+    OOMSLICE_PREKILL_LIMIT: int
+    OOMSLICE_PREKILL_EMPTY: int
+    OOMSLICE_PREKILL_DEADLINE: int
+    OOMSLICE_PREKILL_PIDS: int
+    OOMSLICE_PREKILL_MACHINE: int
+    OOMSLICE_PREKILL_WAITERS: int
+
 ffi: _FFI
 lib: _Library

@@ -91,7 +91,7 @@ def figures(pins: Path) -> tuple[int, int]:
     hits = missed = 0
     fd = lib.oomslice_pinned_open(os.fsencode(pins / "map-figures"))
     if fd >= 0:
-        value = ffi.new("struct oomslice_fact_figures *")
+        value = ffi.new("struct oomslice_prekill_figures *")  # the longest; all begin alike
         if lib.oomslice_pinned_lookup(fd, ffi.new("uint32_t *"), value) == 0:
             hits, missed = value.kills, value.lost
         os.close(fd)
