@@ -53,7 +53,7 @@ static void write_plan(uint64_t withheld) {
                                                                          : limits.available_ladder));
 }
 
-int oomslice_pulse_init(void) {
+int oomslice_pulse_init(bool dry_run) {
         void *own;
 
         page = (size_t)sysconf(_SC_PAGESIZE);
@@ -61,6 +61,7 @@ int oomslice_pulse_init(void) {
         if (own == MAP_FAILED)
                 return -errno;
         pulse = own;
+        acts = !dry_run;
         return 0;
 }
 
@@ -106,9 +107,8 @@ bool oomslice_pulse_is_there(void) {
         return map_id != 0;
 }
 
-void oomslice_pulse_plan(const struct oomslice_machine *machine, bool dry_run) {
+void oomslice_pulse_plan(const struct oomslice_machine *machine) {
         limits = *machine;
-        acts = !dry_run;
         write_plan(0);
 }
 

@@ -40,16 +40,17 @@ struct oomslice_pulse {
 
 struct oomslice_machine;
 
-/* Before the core is armed: a page to write to when there is no map. 0 or -errno. */
-int oomslice_pulse_init(void);
+/* Before the core is armed: a page to write to when there is no map. `dry_run`: nobody may be killed, by whomever. 0 or
+ * -errno. */
+int oomslice_pulse_init(bool dry_run);
 /* Takes the map; the descriptor stays the caller's. Never while a victim is dying. 0; -EBADMSG: it is no such map; other
  * -errno: it cannot be mapped. What was there before stays in both cases. */
 int oomslice_pulse_take(int fd);
 /* There are no programs any more. */
 void oomslice_pulse_drop(void);
 bool oomslice_pulse_is_there(void);
-/* A plan has come into force. `dry_run`: nobody may be killed, by whomever. */
-void oomslice_pulse_plan(const struct oomslice_machine *machine, bool dry_run);
+/* A plan has come into force. */
+void oomslice_pulse_plan(const struct oomslice_machine *machine);
 /* A victim was sent the signal and has that long. The next turn's end says anew what is. */
 void oomslice_pulse_busy(uint64_t until_us);
 /* The same by the watchdog, whose victims the deciding thread does not know; 0: it is over. */
