@@ -117,7 +117,7 @@ static void plan_in_force(void) {
 
         oomslice_decide_plan_taken();
         oomslice_withheld_plan();
-        oomslice_pulse_plan(&force->plan.header->machine, oomslice_decide_is_dry_run());
+        oomslice_pulse_plan(&force->plan.header->machine);
         fit_tables();
         oomslice_reserve_plan(force->plan.header->machine.reserve,
                               force->plan.header->machine.available_watch);
@@ -286,7 +286,7 @@ static int run(const struct oomslice_options *options) {
         (void)fcntl(inherited.socket, F_SETFL, O_NONBLOCK);
 
         oomslice_signs_init(epoll_fd);
-        r = oomslice_pulse_init();
+        r = oomslice_pulse_init(options->dry_run);
         if (r < 0)
                 return fail("page for the pulse", r);
         oomslice_state_init(status_fd);

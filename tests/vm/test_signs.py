@@ -15,17 +15,19 @@ from .lab import Lab
 from .test_bpf import carriers, status
 
 WITHOUT_FAULTS = "/etc/systemd/system/oomslice-core.service.d/50-test.conf"
+ASKED = 3
+"""As in core/sign.h."""
 DEAF = "machine:\n  sign: full 450ms/500ms\n"
 """Pressure figures that come too late for any sign."""
 POKE = "systemctl kill -s STOP oomslice-core.service; systemctl kill -s CONT oomslice-core.service"
 """Ends the core's wait, and so is a turn, for which nobody has to connect."""
 LOOK = """
-import json, mmap, os, struct, sys
+import json, mmap, struct, sys, time
 from oomslice._core import ffi, lib
 shared = "/run/oomslice/bpf/shared/map-"
 fd = lib.oomslice_pinned_open((shared + "pulse").encode())
 page = mmap.mmap(fd, mmap.PAGESIZE)
-pulse = ffi.from_buffer("struct oomslice_pulse *", page, require_writable=False)
+pulse = ffi.cast("struct oomslice_pulse *", ffi.from_buffer(page))
 ring = lib.oomslice_pinned_open((shared + "signs").encode())
 consumer = struct.unpack_from("=Q", mmap.mmap(ring, mmap.PAGESIZE, prot=mmap.PROT_READ))[0]
 data = mmap.mmap(ring, 3 * mmap.PAGESIZE, prot=mmap.PROT_READ, offset=mmap.PAGESIZE)
@@ -33,16 +35,18 @@ produced = struct.unpack_from("=Q", data)[0]
 signs = []
 for at in range(max(0, produced - 4096 + 32), produced, 32):
     signs.append(struct.unpack_from("=8xI4xQQ", data, mmap.PAGESIZE + at % 4096))
+if len(sys.argv) > 1:
+    pulse.asked_nsec = time.monotonic_ns()
 names = ("asked_nsec", "beat_nsec", "busy_until_nsec", "quiet_until_nsec", "available_min", "available_watch")
 print(json.dumps({**{name: getattr(pulse, name) for name in names}, "unread": produced - consumer, "signs": signs}))
 """
 
 
-def look(lab: Lab) -> dict[str, Any]:
+def look(lab: Lab, asks: str = "") -> dict[str, Any]:
     """What the programs and the core share: fields of the pulse, bytes of the ring that were not read, and the last
-    signs as kind, CLOCK_MONOTONIC in ns and what they took for available."""
+    signs as kind, CLOCK_MONOTONIC in ns and what they took for available. `asks`: first as a program that only asks."""
     lab.machine.put("/run/oomtest/look.py", LOOK)
-    seen: dict[str, Any] = json.loads(lab.machine.check("python3 /run/oomtest/look.py"))
+    seen: dict[str, Any] = json.loads(lab.machine.check(f"python3 /run/oomtest/look.py {asks}"))
     return seen
 
 
@@ -128,6 +132,17 @@ def test_page_cache_that_comes_and_goes_wakes_nobody(lab: Lab) -> None:
     print(f"\n{signs} signs, {lab.property('State')['CoreWakeups'] - wakeups} wakeups in {elapsed:.0f} s of reading")
     assert signs <= 1 + elapsed, "one a second would be many: enough is available all the time"
     assert lab.decisions() == []
+
+
+@pytest.mark.both_kernels
+def test_question_that_wakes_nobody_is_sent_by_the_next_sign(lab: Lab) -> None:
+    hits = status(lab)["signs"]["hits"]
+    asked = look(lab, "asks")["asked_nsec"]
+    # Enough is available, so nothing but the question is a reason to send something.
+    lab.machine.check("dd if=/dev/vda of=/dev/null bs=1M count=1100 status=none", timeout=300)
+    lab.machine.wait_for("it has its answer", lambda: look(lab)["beat_nsec"] > asked, 30)
+    assert status(lab)["signs"]["hits"] > hits
+    assert look(lab)["signs"][-1][0] == ASKED
 
 
 def kswapd(lab: Lab) -> int:
