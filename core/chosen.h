@@ -26,5 +26,5 @@ struct oomslice_chosen {
         uint32_t units;
         uint32_t eligible;
         uint32_t skipped;
-        uint32_t reserved;
+        uint32_t depth; /* of use while it is made only */
 };
