@@ -13,15 +13,20 @@
 #include <bpf/bpf_tracing.h>
 
 #include "choice.h"
+#include "process.h"
 #include "question.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 SEC("syscall")
 int who(struct oomslice_question *question) {
+        struct oomslice_process process = {0};
         struct oomslice_chosen chosen;
 
         choose(question->domain, question->tried, &chosen);
+        if (question->and_process && chosen.cgroup_id)
+                largest_process(chosen.cgroup_id, &process);
         question->chosen = chosen;
+        question->process = process;
         return 0;
 }

@@ -28,17 +28,12 @@ extern struct cgroup_subsys_state *bpf_iter_css_next(struct bpf_iter_css *iterat
 extern void bpf_iter_css_destroy(struct bpf_iter_css *iterator) __ksym;
 
 /*
- * What an administrator's program replaces. It is a function of its own in every program that chooses, and its result is
- * unknown to the verifier: so whatever takes its place fits.
+ * What an administrator's program replaces: a function of its own in every program that chooses. Weak, so that the compiler
+ * takes nothing for granted of it: else it would leave out of the candidate what is not read here.
  */
-__attribute__((noinline)) int oomslice_policy(struct oomslice_policy_candidate *candidate) {
-        int answer = OOMSLICE_POLICY_DEFAULT;
-
-        if (!candidate)
-                return answer;
-        /* Lest the compiler calculates with what it sees here. */
-        barrier_var(answer);
-        return answer;
+__weak int oomslice_policy(struct oomslice_policy_candidate *candidate) {
+        /* The verifier's question, not ours: whoever calls it has one. */
+        return candidate ? OOMSLICE_POLICY_DEFAULT : OOMSLICE_POLICY_SKIP;
 }
 
 /* Bytes that are charged to a cgroup and all below it. 0: the memory controller is not on there. */
@@ -139,6 +134,8 @@ __attribute__((noinline)) int choose(__u64 domain, __u64 tried, struct oomslice_
                 return 0;
         }
         chosen->result = OOMSLICE_CHOSEN_NO_DOMAIN;
+        if (!domain)
+                return 0;
         bpf_rcu_read_lock();
         start = bpf_cgroup_from_id(domain);
         if (!start) {

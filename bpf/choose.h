@@ -2,5 +2,6 @@
 #pragma once
 #include <stdbool.h>
 
-/* Says whom the programs in the kernel would choose now below a cgroup. The exit status of the command. */
-int oomslice_choose(const char *pins, const char *cgroup, bool json);
+/* Says whom the programs in the kernel would choose now below a cgroup, and how long that takes if it is to run `runs` times.
+ * The exit status of the command. */
+int oomslice_choose(const char *pins, const char *cgroup, bool json, unsigned long runs);

@@ -66,6 +66,7 @@ struct mm_struct {
 struct signal_struct {
         unsigned int flags;
         short oom_score_adj;
+        struct mm_struct *oom_mm;
 };
 
 typedef struct {
@@ -101,4 +102,8 @@ struct oom_control {
 /* Of the verifier, which knows its size: since 6.7. */
 struct bpf_iter_css {
         __u64 __opaque[3];
+} __attribute__((aligned(8)));
+
+struct bpf_iter_css_task {
+        __u64 __opaque[1];
 } __attribute__((aligned(8)));

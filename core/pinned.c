@@ -94,6 +94,20 @@ int oomslice_pinned_delete(int fd, const void *key) {
         return element(BPF_MAP_DELETE_ELEM, fd, key, NULL);
 }
 
+/* BPF_STRUCT_OPS of enum bpf_attach_type, which headers before 6.4 do not have. */
+enum { ATTACH_STRUCT_OPS = 44 };
+
+int oomslice_pinned_attach(int map, int cgroup, uint32_t flags) {
+        union bpf_attr attributes;
+
+        memset(&attributes, 0, sizeof(attributes));
+        attributes.link_create.prog_fd = (uint32_t)map; /* map_fd, where a header is young enough */
+        attributes.link_create.target_fd = (uint32_t)cgroup;
+        attributes.link_create.attach_type = ATTACH_STRUCT_OPS;
+        attributes.link_create.flags = flags;
+        return command(BPF_LINK_CREATE, &attributes);
+}
+
 int oomslice_pinned_missed(const char *path, uint64_t *missedp) {
         struct bpf_prog_info info;
         int fd, r;

@@ -23,6 +23,9 @@ int oomslice_pinned_lookup(int fd, const void *key, void *value);
 /* Sets what a map has for a key, or forgets it. 0 or -errno. Of cgroups the key is a descriptor, as int. */
 int oomslice_pinned_update(int fd, const void *key, const void *value);
 int oomslice_pinned_delete(int fd, const void *key);
+/* Attaches a struct_ops map to a cgroup, both by their descriptors, for as long as what it returns is open. A descriptor or
+ * -errno. Flags: see bpf/ops.c. */
+int oomslice_pinned_attach(int map, int cgroup, uint32_t flags);
 /* How often the program that is pinned at `path` should have run and did not, since it was running on that processor
  * already. 0 or -errno. */
 int oomslice_pinned_missed(const char *path, uint64_t *missedp);

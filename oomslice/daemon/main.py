@@ -22,6 +22,7 @@ from oomslice.carriers.bpf import CHOICE, OBSERVE, BpfCarrier
 from oomslice.carriers.core import CoreCarrier
 from oomslice.carriers.kernel import KernelCarrier
 from oomslice.carriers.model import Carrier
+from oomslice.carriers.oom_ops import OomOpsCarrier
 from oomslice.carriers.prekill import PrekillCarrier
 from oomslice.carriers.score_adj import DEFAULT_SOCKET as SCORES_SOCKET
 from oomslice.carriers.score_adj import ScoreAdjCarrier
@@ -97,6 +98,7 @@ class Daemon:
             self._observe,
             self._prekill,
             BpfCarrier("choice", CHOICE, acts=False, problem=lambda: self._slices.error),
+            OomOpsCarrier(),
         )
         self._again: asyncio.TimerHandle | None = None
         self._told: list[dict[str, Any]] = []
