@@ -54,6 +54,8 @@ static __always_inline void charged(struct cgroup *cgroup, struct oomslice_polic
 }
 
 static __always_inline bool populated(const struct cgroup *cgroup) {
+        if (!bpf_core_field_exists(struct cgroup, nr_populated_csets))
+                return cgroup->self.nr_populated_csets + cgroup->self.nr_populated_children > 0;
         return cgroup->nr_populated_csets + cgroup->nr_populated_domain_children +
                        cgroup->nr_populated_threaded_children >
                0;
