@@ -33,7 +33,7 @@ HEADERS = (
 defined in the .c of the same name, except for those of TYPES_ONLY."""
 TYPES_ONLY = ("channel.h", "meminfo.h", "slicevalue.h", "pulse.h", "prekill.h")
 
-HELPERS = ("hash.c", "number.c")
+HELPERS = ("bpfring.c", "hash.c", "number.c")
 """What those call, besides."""
 
 BLOCK = re.compile(r"^/\* cffi: begin \*/$(.*?)^/\* cffi: end \*/$", re.MULTILINE | re.DOTALL)

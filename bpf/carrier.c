@@ -36,6 +36,7 @@
 #include "choice.skel.h"
 #include "observe.skel.h"
 #include "prekill.skel.h"
+#include "signs.skel.h"
 #pragma GCC diagnostic pop
 
 static const char *const no_calls[] = {NULL};
@@ -51,12 +52,16 @@ static const char *const prekill_calls[] = {"bpf_send_signal_task", "bpf_iter_ta
 
 /* The directory of those maps that carriers share (maps.h), and their names. */
 static const char shared[] = "shared";
-static const char *const shared_maps[] = {"slices", "pulse"};
+static const char *const shared_maps[] = {"slices", "pulse", "signs"};
 
 const struct oomslice_carrier oomslice_carriers[] = {
         {.name = "observe",
          .summary = "tells what the kernel's own OOM killer does",
          .object = observe__elf_bytes,
+         .calls = no_calls},
+        {.name = "signs",
+         .summary = "wakes oomslice-core when the kernel runs short of memory",
+         .object = signs__elf_bytes,
          .calls = no_calls},
         {.name = "choice",
          .summary = "answers whom programs in the kernel would choose",

@@ -8,31 +8,6 @@
  * Watermarks are those of the memory nodes for which kswapd was ever wanted, which are told here (remember_node).
  */
 
-/* Their figures are those of the running kernel: bpf_core_enum_value. */
-enum zone_stat_item { NR_FREE_PAGES };
-enum node_stat_item {
-        NR_INACTIVE_ANON,
-        NR_ACTIVE_ANON,
-        NR_INACTIVE_FILE,
-        NR_ACTIVE_FILE,
-        NR_SLAB_RECLAIMABLE_B,
-        NR_KERNEL_MISC_RECLAIMABLE,
-};
-
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-struct pglist_data;
-struct zone {
-        unsigned long _watermark[4];
-        unsigned long watermark_boost;
-        struct pglist_data *zone_pgdat;
-};
-struct pglist_data {
-        struct zone node_zones[4];
-        int nr_zones;
-        int node_id;
-};
-#pragma clang attribute pop
-
 enum { WATERMARK_MIN, WATERMARK_LOW, WATERMARK_HIGH };
 enum { NODES_MAX = 32, ZONES_MAX = 6, MEMORY_PAGE_SHIFT = 12 };
 

@@ -6,11 +6,43 @@
  * only names and kinds of the members count (an enum is no int). Seen in 6.12 and 7.3.
  */
 
+typedef struct {
+        __s64 counter;
+} atomic_long_t;
+
+/* Of these only the names count; the values are those of the running kernel. */
+enum zone_stat_item { NR_FREE_PAGES };
+enum node_stat_item {
+        NR_INACTIVE_ANON,
+        NR_ACTIVE_ANON,
+        NR_INACTIVE_FILE,
+        NR_ACTIVE_FILE,
+        NR_SLAB_RECLAIMABLE_B,
+        NR_KERNEL_MISC_RECLAIMABLE,
+};
+
 enum cgroup_subsys_id { memory_cgrp_id = 4 };
 enum pid_type { PIDTYPE_PID };
 enum oom_constraint { CONSTRAINT_NONE, CONSTRAINT_CPUSET, CONSTRAINT_MEMORY_POLICY, CONSTRAINT_MEMCG };
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct pglist_data;
+
+struct zone {
+        unsigned long _watermark[4];
+        unsigned long watermark_boost;
+        struct pglist_data *zone_pgdat;
+        atomic_long_t vm_stat[1]; /* the first is NR_FREE_PAGES */
+};
+
+struct pglist_data {
+        struct zone node_zones[1];
+        int nr_zones;
+        int node_id;
+        unsigned long totalreserve_pages;
+        atomic_long_t vm_stat[1];
+};
 
 struct kernfs_node {
         const char *name;

@@ -11,7 +11,7 @@
  *   -> STATE                                    <- STATE_REPLY
  *   -> ACT (cgroup_id, step, amount, text, user) <- ACT_REPLY (status; size: sequence of the decision's record)
  *   -> RELEASE (cgroup_id)                      <- RELEASE_REPLY (status)
- *   -> PROGRAMS + maps: none, or "pulse"        <- PROGRAMS_REPLY (status)
+ *   -> PROGRAMS + maps: none, or pulse and signs <- PROGRAMS_REPLY (status)
  * An error in BEGIN or DESCRIPTORS is answered with PLAN_REPLY at once; the plan in force stays, and what was still
  * on its way for the refused one is passed over: every BEGIN gets exactly one PLAN_REPLY. That has the generation
  * of its BEGIN; any other reply has the generation of the plan in force, 0 for none. While a victim is dying the
@@ -53,7 +53,7 @@ enum oomslice_core_feature {
         OOMSLICE_FEATURE_PSI_DOMAINS = 32, /* every domain's trigger is armed */
         OOMSLICE_FEATURE_MEMORY = 64,      /* memory controller figures are there */
         OOMSLICE_FEATURE_FAULTS = 128,     /* page faults are counted: an early sign of growth */
-        OOMSLICE_FEATURE_PULSE = 256,      /* BPF programs can see whether it lives */
+        OOMSLICE_FEATURE_PULSE = 256,      /* BPF programs can see whether it lives, and wake it */
 };
 
 struct oomslice_core_state {

@@ -24,6 +24,7 @@
 #include "notify.h"
 #include "pulse.h"
 #include "reserve.h"
+#include "signs.h"
 #include "state.h"
 #include "watchdog.h"
 
@@ -110,6 +111,9 @@ static void take_event(struct turn *turn, const struct epoll_event *e, int timer
         case OOMSLICE_EVENT_FAULTS:
                 oomslice_faults_fired();
                 break;
+        case OOMSLICE_EVENT_SIGNS:
+                oomslice_signs_fired();
+                break;
         }
 }
 
@@ -118,7 +122,9 @@ static bool is_calm(void) {
 }
 
 /* What the turn was for is done: who asked before it looked has the answer. */
-static void beat(uint64_t looked_nsec) {
+static void beat(uint64_t looked_nsec, uint64_t now_us) {
+        /* First: whoever sees the answer is to see whether he may ask again. */
+        oomslice_signs_turn(oomslice_machine_margin(), oomslice_machine_watching(), now_us);
         oomslice_pulse_turn(oomslice_machine_has_looked() ? looked_nsec : 0, oomslice_action_deadline());
 }
 
@@ -135,7 +141,7 @@ int oomslice_loop_run(int epoll_fd, int timer_fd) {
         looked_nsec = oomslice_moment_nsec();
         oomslice_machine_read(oomslice_moment_now());
         oomslice_machine_look(oomslice_moment_now(), false);
-        beat(looked_nsec);
+        beat(looked_nsec, oomslice_moment_now());
         count_faults(oomslice_moment_now());
         for (;;) {
                 struct turn turn = {0};
@@ -162,7 +168,7 @@ int oomslice_loop_run(int epoll_fd, int timer_fd) {
                 /* Again, because the memory may have come back since: nobody dies for an old figure. */
                 oomslice_machine_read(turn.now_us);
                 oomslice_machine_look(turn.now_us, turn.thrashing);
-                beat(looked_nsec);
+                beat(looked_nsec, turn.now_us);
                 count_faults(turn.now_us);
                 oomslice_reserve_turn(turn.now_us, is_calm());
                 oomslice_notify_turn(!is_calm(), turn.now_us);

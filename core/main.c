@@ -48,6 +48,7 @@
 #include "rough.h"
 #include "sample.h"
 #include "seccomp.h"
+#include "signs.h"
 #include "state.h"
 #include "trail.h"
 #include "undo.h"
@@ -279,6 +280,7 @@ static int run(const struct oomslice_options *options) {
                 return fail(options->socket, inherited.socket);
         (void)fcntl(inherited.socket, F_SETFL, O_NONBLOCK);
 
+        oomslice_signs_init(epoll_fd);
         r = oomslice_pulse_init();
         if (r < 0)
                 return fail("page for the pulse", r);

@@ -43,6 +43,8 @@ static void assign(struct oomslice_inherited *inherited, const char *name, int f
                 fdp = &inherited->ring;
         else if (is_name(name, "pulse"))
                 fdp = &inherited->pulse;
+        else if (is_name(name, "signs"))
+                fdp = &inherited->signs;
         else if (is_name(name, "plan") && inherited->plans_count < OOMSLICE_NOTIFY_PLANS_MAX)
                 fdp = &inherited->plans[inherited->plans_count++];
         if (!fdp || *fdp >= 0) {
@@ -62,6 +64,7 @@ void oomslice_notify_inherit(struct oomslice_inherited *inheritedp) {
                 .socket = -1,
                 .ring = -1,
                 .pulse = -1,
+                .signs = -1,
                 .plans = {-1, -1, -1, -1},
         };
         if (!pid || !count || oomslice_file_parse_number(pid) != (uint64_t)getpid())

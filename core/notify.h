@@ -10,7 +10,8 @@ enum { OOMSLICE_NOTIFY_PLANS_MAX = 4 };
 struct oomslice_inherited {
         int socket; /* "core.sock" or "core": listening */
         int ring;   /* "ring", from the store */
-        int pulse;  /* "pulse", from the store: the map, if BPF programs were loaded */
+        int pulse;  /* "pulse" and "signs", from the store: maps, if BPF programs were loaded */
+        int signs;
         int plans
                 [OOMSLICE_NOTIFY_PLANS_MAX]; /* "plan": normally one; two if the core died between store and removal */
         uint32_t plans_count;

@@ -2,7 +2,7 @@
 /*
  * Owns what the core knows of the BPF programs: which maps it shares with them now. They come from oomsliced, which
  * sees when oomslice-bpf.service starts and stops, and are kept like the plan: a successor must be able to say that it
- * lives, whoever else is gone. One that is kept too long is a map of programs that nobody runs any more.
+ * lives, and be woken, whoever else is gone. Those that are kept too long are of programs that nobody runs any more.
  *
  * Never looks for them itself, and loads nothing.
  */
@@ -13,29 +13,55 @@
 #include <unistd.h>
 
 #include "pulse.h"
+#include "signs.h"
 
-int oomslice_programs_take(const int *fds, uint32_t fds_count) {
+static void drop(void) {
+        oomslice_signs_drop();
+        oomslice_pulse_drop();
+}
+
+/* Both or none: a program that asks must be heard by whom it is answered. */
+static int take(int pulse_fd, int signs_fd) {
         int r;
 
-        if (fds_count > 1)
+        r = oomslice_pulse_take(pulse_fd);
+        if (r < 0)
+                return r;
+        r = oomslice_signs_take(signs_fd);
+        if (r < 0)
+                drop();
+        return r;
+}
+
+int oomslice_programs_take(const int *fds, uint32_t fds_count) {
+        int r = 0;
+
+        if (fds_count != 0 && fds_count != 2)
                 return -EINVAL;
-        if (fds_count == 0) {
-                oomslice_pulse_drop();
-                (void)oomslice_notify_remove("pulse"); /* else a successor has a map without programs */
-                return 0;
+        if (fds_count == 2)
+                r = take(fds[0], fds[1]);
+        else
+                drop();
+        if (fds_count == 2 && r == 0) {
+                /* Else, if the manager hangs, a successor waits for oomsliced. */
+                (void)oomslice_notify_store("pulse", fds[0]);
+                (void)oomslice_notify_store("signs", fds[1]);
+        } else if (!oomslice_pulse_is_there()) {
+                /* Else a successor has maps without programs. */
+                (void)oomslice_notify_remove("pulse");
+                (void)oomslice_notify_remove("signs");
         }
-        r = oomslice_pulse_take(fds[0]);
-        if (r == 0)
-                (void)oomslice_notify_store("pulse", fds[0]); /* else a successor waits for oomsliced */
         return r;
 }
 
 int oomslice_programs_restore(const struct oomslice_inherited *inherited) {
-        int r;
+        int r = 0;
 
-        if (inherited->pulse < 0)
-                return 0;
-        r = oomslice_pulse_take(inherited->pulse);
-        close(inherited->pulse);
+        if (inherited->pulse >= 0 && inherited->signs >= 0)
+                r = take(inherited->pulse, inherited->signs);
+        if (inherited->pulse >= 0)
+                close(inherited->pulse);
+        if (inherited->signs >= 0)
+                close(inherited->signs);
         return r;
 }

@@ -26,11 +26,17 @@ static struct oomslice_pulse *pulse;
 static size_t page;
 static uint32_t map_id; /* 0: our own memory */
 static atomic_uint_least64_t watchdog_busy_us;
-static bool acts = true;               /* false: dry run */
+static bool acts = true; /* false: dry run */
+static uint64_t quiet_until_us;
 static struct oomslice_machine limits; /* for a map that comes later than the plan */
 
 static void set(uint64_t *field, uint64_t value) {
         __atomic_store_n(field, value, __ATOMIC_RELEASE);
+}
+
+/* What does not end stays that. */
+static uint64_t to_nsec(uint64_t us) {
+        return us > UINT64_MAX / NSEC ? UINT64_MAX : us * NSEC;
 }
 
 /* Memory of our own, at `address` or anywhere. */
@@ -83,6 +89,7 @@ int oomslice_pulse_take(int fd) {
         }
         map_id = map.id;
         set(&pulse->busy_until_nsec, acts ? 0 : UINT64_MAX);
+        set(&pulse->quiet_until_nsec, to_nsec(quiet_until_us));
         write_plan();
         return 0;
 }
@@ -105,11 +112,6 @@ void oomslice_pulse_plan(const struct oomslice_machine *machine, bool dry_run) {
         write_plan();
 }
 
-/* What does not end stays that. */
-static uint64_t to_nsec(uint64_t us) {
-        return us > UINT64_MAX / NSEC ? UINT64_MAX : us * NSEC;
-}
-
 void oomslice_pulse_busy(uint64_t until_us) {
         set(&pulse->busy_until_nsec, acts ? to_nsec(until_us) : UINT64_MAX);
 }
@@ -117,6 +119,11 @@ void oomslice_pulse_busy(uint64_t until_us) {
 void oomslice_pulse_watchdog_busy(uint64_t until_us) {
         atomic_store(&watchdog_busy_us, until_us);
         oomslice_pulse_busy(until_us);
+}
+
+void oomslice_pulse_quiet(uint64_t until_us) {
+        quiet_until_us = until_us;
+        set(&pulse->quiet_until_nsec, to_nsec(until_us));
 }
 
 void oomslice_pulse_turn(uint64_t looked_nsec, uint64_t busy_until_us) {

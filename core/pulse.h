@@ -28,6 +28,9 @@ struct oomslice_pulse {
         uint64_t quiet_until_nsec;
         /* Bytes: above it MemAvailable is nothing to look at, by the core; 0: no plan. */
         uint64_t available_watch;
+        /* CLOCK_MONOTONIC of the last record that woke the core, by programs (bpf/ask.h). A question alone wakes nobody;
+         * while it is open the next sign is sent whatever quiet_until_nsec says. */
+        uint64_t signalled_nsec;
 };
 /* cffi: end */
 
@@ -50,6 +53,8 @@ void oomslice_pulse_plan(const struct oomslice_machine *machine, bool dry_run);
 void oomslice_pulse_busy(uint64_t until_us);
 /* The same by the watchdog, whose victims the deciding thread does not know; 0: it is over. */
 void oomslice_pulse_watchdog_busy(uint64_t until_us);
+/* Signs are of no use before; UINT64_MAX: for now. */
+void oomslice_pulse_quiet(uint64_t until_us);
 /* The end of a turn that looked at the memory at `looked_nsec` (0: it could not, or there is no plan). `busy_until_us`:
  * until when a victim has time to die, 0: none. */
 void oomslice_pulse_turn(uint64_t looked_nsec, uint64_t busy_until_us);

@@ -12,8 +12,8 @@ from pathlib import Path
 from oomslice._core import ffi, lib
 from oomslice.carriers.bpf import PINS
 
-CORE_MAPS = ("pulse",)
-"""Names, in the order in which the core takes them (core/channel.h). Without one, those after it are of no use."""
+CORE_MAPS = ("pulse", "signs")
+"""Names, in the order in which the core takes them (core/channel.h): all, or it is as if there were none."""
 
 
 class SharedMaps:
@@ -24,7 +24,7 @@ class SharedMaps:
 
     @contextmanager
     def open(self) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
-        """Descriptors, for as long as the block runs, and the kernel's ids of the maps: new ones if they were made anew."""
+        """Descriptors, as long as the block runs, and the kernel's ids of the maps: new ones if they were made anew."""
         descriptors: list[int] = []
         ids: list[int] = []
         map = ffi.new("struct oomslice_pinned_map *")
@@ -37,7 +37,8 @@ class SharedMaps:
                 if lib.oomslice_pinned_map(fd, map) < 0:
                     break
                 ids.append(map.id)
-            yield tuple(descriptors[: len(ids)]), tuple(ids)
+            complete = len(ids) == len(CORE_MAPS)
+            yield (tuple(descriptors), tuple(ids)) if complete else ((), ())
         finally:
             for fd in descriptors:
                 os.close(fd)

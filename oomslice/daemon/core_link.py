@@ -68,6 +68,8 @@ class CoreLink:
         self._told = told
         self._maps = maps or SharedMaps()
         self._shared: tuple[int, ...] | None = None
+        self.maps_error = ""
+        """why the core did not take the maps of BPF programs the last time it did not"""
         self._channel: CoreChannel | None = None
         self._ring: Ring | None = None
         self._event_fd = -1
@@ -214,7 +216,8 @@ class CoreLink:
             try:
                 await channel.send_programs(descriptors)
             except RefusedError as error:
-                log.warning("the core does not use the maps of the BPF programs: %s", error)
+                self.maps_error = f"the core does not use the maps of the programs: {error}"
+                log.warning("%s", self.maps_error)
             self._shared = ids
 
     def _look_again(self) -> None:

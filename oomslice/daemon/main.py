@@ -18,7 +18,7 @@ from oomslice import __version__
 from oomslice.actions.client import ActionsClient
 from oomslice.actions.messages import DEFAULT_SOCKET as ACTIONS_SOCKET
 from oomslice.bus.service import BusService
-from oomslice.carriers.bpf import CHOICE, OBSERVE, BpfCarrier
+from oomslice.carriers.bpf import CHOICE, OBSERVE, SIGNS, BpfCarrier
 from oomslice.carriers.core import CoreCarrier
 from oomslice.carriers.kernel import KernelCarrier
 from oomslice.carriers.model import Carrier
@@ -96,6 +96,7 @@ class Daemon:
             scores,
             KernelCarrier(self._kernel),
             self._observe,
+            BpfCarrier("signs", SIGNS, acts=False, problem=lambda: self._core.maps_error),
             self._prekill,
             BpfCarrier("choice", CHOICE, acts=False, problem=lambda: self._slices.error),
             OomOpsCarrier(),

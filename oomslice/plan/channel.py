@@ -147,7 +147,7 @@ class CoreChannel:
         await self._command(lib.OOMSLICE_MESSAGE_RELEASE, cgroup_id=cgroup_id)
 
     async def send_programs(self, maps: Sequence[int]) -> None:
-        """Tells it which maps it shares with the BPF programs that are loaded now, in the order of core/channel.h. Empty:
+        """Tells it which maps it shares with the BPF programs that are loaded now, in core/channel.h's order. Empty:
         none is loaded. Raises RefusedError if it cannot use them."""
         await self._command(lib.OOMSLICE_MESSAGE_PROGRAMS, count=len(maps), descriptors=maps)
 

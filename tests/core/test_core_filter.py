@@ -43,8 +43,10 @@ def scene(programs: Callable[[str], Path], mount: Path, tmp_path: Path) -> Itera
 def tell_programs(scene: Scene) -> None:
     """Maps of BPF programs come, and are kept for the core after this one."""
     with Pulse() as pulse, scene.core.client() as client:
-        client.send(message(lib.OOMSLICE_MESSAGE_PROGRAMS, count=1), [pulse.fd])
+        client.send(message(lib.OOMSLICE_MESSAGE_PROGRAMS, count=2), pulse.maps)
         assert client.receive().message.status == 0
+        pulse.ring.sign()
+        wait_until(lambda: pulse.ring.unread == 0)
 
 
 def live(scene: Scene) -> None:

@@ -30,7 +30,11 @@ def tell(core: Core, *maps: int) -> int:
 
 def stored(core: Core) -> list[tuple[str, int]]:
     core.manager.read()
-    return [(name, fd) for name, fd in core.manager.store if name == "pulse"]
+    return [(name, map_id(fd)) for name, fd in core.manager.store if name in ("pulse", "signs")]
+
+
+def kept(pulse: Pulse) -> list[tuple[str, int]]:
+    return [("pulse", map_id(pulse.fd)), ("signs", map_id(pulse.ring.fd))]
 
 
 def has_pulse(core: Core) -> bool:
@@ -46,10 +50,9 @@ def pulse() -> Iterator[Pulse]:
 def test_turn_answers_what_was_asked_before_it(scene: Scene, pulse: Pulse) -> None:
     scene.add("a.service", processes=1)
     scene.hand_over()
-    assert tell(scene.core, pulse.fd) == 0
+    assert tell(scene.core, *pulse.maps) == 0
     wait_until(lambda: pulse.beat > 0)
-    asked = time.monotonic_ns()
-    pulse.ask(asked)
+    asked = pulse.ask()
     scene.core.poke()
     wait_until(lambda: pulse.beat > asked)
     assert pulse.beat <= time.monotonic_ns()
@@ -58,7 +61,7 @@ def test_turn_answers_what_was_asked_before_it(scene: Scene, pulse: Pulse) -> No
 def test_at_rest_nothing_is_written(scene: Scene, pulse: Pulse) -> None:
     scene.add("a.service", processes=1)
     scene.hand_over()
-    assert tell(scene.core, pulse.fd) == 0
+    assert tell(scene.core, *pulse.maps) == 0
     time.sleep(0.5)  # the end of the connection is a turn of its own
     before = bytes(pulse.map[:128])
     time.sleep(2)
@@ -67,7 +70,7 @@ def test_at_rest_nothing_is_written(scene: Scene, pulse: Pulse) -> None:
 
 def test_limits_of_the_plan_in_force_are_there(scene: Scene, pulse: Pulse) -> None:
     scene.add("a.service", processes=1)
-    assert tell(scene.core, pulse.fd) == 0
+    assert tell(scene.core, *pulse.maps) == 0
     assert pulse.value.available_min == 0 and pulse.value.available_watch == 0
     scene.hand_over(available_min=70 * MEBIBYTE, swap_free_min=30 * MEBIBYTE, available_watch=500 * MEBIBYTE)
     assert pulse.value.available_min == 70 * MEBIBYTE
@@ -76,13 +79,13 @@ def test_limits_of_the_plan_in_force_are_there(scene: Scene, pulse: Pulse) -> No
     # Also of a map that comes after the plan, and of what ladders begin at.
     scene.hand_over(available_min=80 * MEBIBYTE, available_watch=90 * MEBIBYTE, available_ladder=600 * MEBIBYTE)
     with Pulse() as other:
-        assert tell(scene.core, other.fd) == 0
+        assert tell(scene.core, *other.maps) == 0
         assert other.value.available_min == 80 * MEBIBYTE and other.value.available_watch == 600 * MEBIBYTE
         assert pulse.value.available_watch == 600 * MEBIBYTE
 
 
 def test_without_a_plan_or_figures_there_is_no_answer(scene: Scene, pulse: Pulse) -> None:
-    assert tell(scene.core, pulse.fd) == 0
+    assert tell(scene.core, *pulse.maps) == 0
     scene.core.poke()
     time.sleep(0.2)
     assert pulse.beat == 0, "it could do nothing"
@@ -100,7 +103,7 @@ def test_without_a_plan_or_figures_there_is_no_answer(scene: Scene, pulse: Pulse
 def test_victim_has_its_time_until_it_is_dead(scene: Scene, pulse: Pulse) -> None:
     scene.add("a.service", processes=100)  # dying takes them long enough to be seen
     records = scene.hand_over(deadline_us=8_000_000)
-    assert tell(scene.core, pulse.fd) == 0
+    assert tell(scene.core, *pulse.maps) == 0
     assert pulse.busy_until == 0
     before = time.monotonic_ns()
     longest: list[int] = []
@@ -125,7 +128,7 @@ def test_dry_run_keeps_programs_from_acting(core: Core, mount: Path, pulse: Puls
     for scene in scenes(core, mount):
         scene.add("a.service", processes=1)
         scene.hand_over()
-        assert tell(scene.core, pulse.fd) == 0
+        assert tell(scene.core, *pulse.maps) == 0
         scene.core.poke()
         wait_until(lambda: pulse.beat > 0)
         assert pulse.busy_until == (1 << 64) - 1
@@ -134,11 +137,10 @@ def test_dry_run_keeps_programs_from_acting(core: Core, mount: Path, pulse: Puls
 def test_map_is_kept_for_a_successor_which_answers_at_once(scene: Scene, pulse: Pulse) -> None:
     scene.add("a.service", processes=1)
     scene.hand_over()
-    assert tell(scene.core, pulse.fd) == 0
-    assert [map_id(fd) for _name, fd in stored(scene.core)] == [map_id(pulse.fd)]
+    assert tell(scene.core, *pulse.maps) == 0
+    assert stored(scene.core) == kept(pulse)
     scene.core.stop(signal.SIGKILL)
-    asked = time.monotonic_ns()
-    pulse.ask(asked)
+    asked = pulse.ask()
     scene.core.start()
     wait_until(lambda: pulse.beat > asked)  # before anybody has spoken to it
     assert has_pulse(scene.core)
@@ -148,12 +150,12 @@ def test_another_map_replaces_it_and_none_ends_it(scene: Scene, pulse: Pulse) ->
     scene.add("a.service", processes=1)
     scene.hand_over()
     assert not has_pulse(scene.core)
-    assert tell(scene.core, pulse.fd) == 0
+    assert tell(scene.core, *pulse.maps) == 0
     with Pulse() as other:
-        assert tell(scene.core, other.fd) == 0
+        assert tell(scene.core, *other.maps) == 0
         scene.core.poke()
         wait_until(lambda: other.beat > 0)
-        assert [map_id(fd) for _name, fd in stored(scene.core)] == [map_id(other.fd)]
+        assert stored(scene.core) == kept(other)
         time.sleep(0.2)
         left = pulse.beat
         scene.core.poke()
@@ -173,22 +175,33 @@ def test_another_map_replaces_it_and_none_ends_it(scene: Scene, pulse: Pulse) ->
 def test_what_is_no_pulse_is_refused_and_the_one_there_stays(scene: Scene, pulse: Pulse) -> None:
     scene.add("a.service", processes=1)
     scene.hand_over()
-    assert tell(scene.core, pulse.fd) == 0
-    makes: list[Callable[[], int]] = [
+    assert tell(scene.core, *pulse.maps) == 0
+    wrong: list[Callable[[], int]] = [
         lambda: os.memfd_create("no map"),
         lambda: os.open("/dev/zero", os.O_RDWR),
         lambda: Pulse(value_size=8).fd,
         lambda: Pulse(flags=0).fd,
         lambda: make_map(RINGBUF, 0, 4096),
     ]
-    for make in makes:
+    for make in wrong:
         fd = make()
-        assert tell(scene.core, fd) < 0
+        assert tell(scene.core, fd, pulse.ring.fd) < 0
         os.close(fd)
+    assert tell(scene.core, pulse.fd) < 0, "half of them"
     asked = time.monotonic_ns()
     scene.core.poke()
     wait_until(lambda: pulse.beat > asked)
-    assert [map_id(fd) for _name, fd in stored(scene.core)] == [map_id(pulse.fd)]
+    assert stored(scene.core) == kept(pulse)
+
+
+def test_without_a_ring_to_be_woken_by_there_is_no_pulse(scene: Scene, pulse: Pulse) -> None:
+    scene.add("a.service", processes=1)
+    scene.hand_over()
+    assert tell(scene.core, pulse.fd, pulse.fd) < 0
+    assert not has_pulse(scene.core) and stored(scene.core) == []
+    scene.core.poke()
+    time.sleep(0.2)
+    assert pulse.beat == 0, "who asks would not be heard"
 
 
 def test_page_is_never_faulted_in(programs: Callable[[str], Path], mount: Path, tmp_path: Path, pulse: Pulse) -> None:
@@ -196,7 +209,7 @@ def test_page_is_never_faulted_in(programs: Callable[[str], Path], mount: Path, 
     for scene in scenes(Core(programs("static"), tmp_path, mount), mount):
         scene.add("a.service", processes=1)
         scene.hand_over()
-        assert tell(scene.core, pulse.fd) == 0
+        assert tell(scene.core, *pulse.maps) == 0
         for _ in range(20):
             scene.core.poke()
         before = faults(scene.core.pid)
