@@ -22,6 +22,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 
+#include "ask.h"
 #include "choice.h"
 #include "flight.h"
 #include "hold.h"
@@ -125,14 +126,10 @@ static __always_inline void act(__u64 domain, __u32 reason, const struct memory 
 
 /* True: the core had its time to answer, and did not. */
 static __always_inline bool is_silent(struct oomslice_pulse *beat, __u64 now) {
-        __u64 asked = beat->asked_nsec;
-
-        if (asked == 0 || beat->beat_nsec >= asked) {
-                if (__sync_val_compare_and_swap(&beat->asked_nsec, asked, now) == asked)
-                        COUNT_UP(asked);
-                return false;
-        }
-        return now > asked && now - asked > GRACE_NS;
+        if (is_answered(beat))
+                COUNT_UP(asked);
+        (void)ask(beat, OOMSLICE_SIGN_ASKED, now, 0);
+        return unanswered_nsec(beat, now) > GRACE_NS;
 }
 
 static __always_inline void judge_machine(bool last) {
