@@ -50,6 +50,7 @@
 #include "trail.h"
 #include "undo.h"
 #include "watchdog.h"
+#include "withheld.h"
 
 /* Set for good once the core is armed. The test build's allocator aborts from then on. */
 volatile bool oomslice_armed;
@@ -112,6 +113,7 @@ static void plan_in_force(void) {
         const struct oomslice_force *force = oomslice_force_get();
 
         oomslice_decide_plan_taken();
+        oomslice_withheld_plan();
         fit_tables();
         oomslice_reserve_plan(force->plan.header->machine.reserve,
                               force->plan.header->machine.available_watch);
@@ -266,6 +268,9 @@ static int run(const struct oomslice_options *options) {
         meminfo_fd = open_meminfo(proc_fd);
         if (meminfo_fd < 0)
                 return fail("meminfo", -errno);
+        /* Without them MemAvailable is taken for what it says. */
+        oomslice_withheld_init(openat(proc_fd, "zoneinfo", O_RDONLY | O_CLOEXEC),
+                               openat(proc_fd, "sys/vm/watermark_boost_factor", O_RDONLY | O_CLOEXEC));
         status_fd = open("/proc/self/status", O_RDONLY | O_CLOEXEC); /* -1: locked_bytes stays 0 */
         root_fd = open(options->cgroup_root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (root_fd < 0)
