@@ -88,7 +88,7 @@ static __always_inline struct oomslice_pulse *ready(void) {
 }
 
 static __always_inline void tell_end(const struct flight *flight, struct cgroup *cgroup, __u32 how) {
-        struct oomslice_policy_candidate left = {};
+        struct oomslice_seen left = {};
         struct oomslice_prekill_ended *end = bpf_ringbuf_reserve(&facts, sizeof(*end), 0);
 
         if (!end) {
@@ -103,8 +103,8 @@ static __always_inline void tell_end(const struct flight *flight, struct cgroup 
         end->how = how;
         end->reserved = 0;
         if (cgroup)
-                charged(cgroup, &left);
-        end->usage = left.usage;
+                weigh_cgroup(cgroup, &left);
+        end->usage = bytes(left.memory) + bytes(left.swap);
         end->free = OF_ZONES(NR_FREE_PAGES) << MEMORY_PAGE_SHIFT;
         bpf_ringbuf_submit(end, 0);
 }
