@@ -133,6 +133,14 @@ static __always_inline void weigh_cgroup(struct cgroup *cgroup, struct oomslice_
         seen->swap = memcg->swap.usage.counter;
 }
 
+/* More than 0: processes are in it or below it. */
+static __always_inline __s32 populated(const struct cgroup *cgroup) {
+        if (!bpf_core_field_exists(struct cgroup, nr_populated_csets))
+                return cgroup->self.nr_populated_csets + cgroup->self.nr_populated_children;
+        return cgroup->nr_populated_csets + cgroup->nr_populated_domain_children +
+               cgroup->nr_populated_threaded_children;
+}
+
 static __always_inline void look(struct cgroup *cgroup, struct oomslice_seen *seen) {
         struct oomslice_slice_value *value = bpf_cgrp_storage_get(&slices, cgroup, NULL, 0);
 
@@ -145,8 +153,7 @@ static __always_inline void look(struct cgroup *cgroup, struct oomslice_seen *se
         seen->candidate.priority = value->priority;
         seen->candidate.flags = value->flags;
         seen->candidate.scope = value->scope;
-        seen->populated = cgroup->nr_populated_csets + cgroup->nr_populated_domain_children +
-                          cgroup->nr_populated_threaded_children;
+        seen->populated = populated(cgroup);
         weigh_cgroup(cgroup, seen);
 }
 

@@ -20,6 +20,8 @@ struct cgroup;
 
 struct cgroup_subsys_state {
         struct cgroup *cgroup;
+        int nr_populated_csets; /* since 7.3 here, before in struct cgroup */
+        int nr_populated_children;
 };
 
 struct cgroup {
