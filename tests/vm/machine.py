@@ -121,7 +121,8 @@ class Machine:
         command = [
             *("qemu-system-x86_64", "-accel", _accelerator(), "-cpu", "max", "-smp", "2", "-m", str(self.memory_mb)),
             *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none"),
-            *("-kernel", os.fspath(kernel), "-initrd", os.fspath(initrd), "-append", self._kernel_command_line()),
+            *("-kernel", os.fspath(kernel), "-append", self._kernel_command_line()),
+            *(("-initrd", os.fspath(initrd)) if initrd else ()),
             *self._drive("root", self.disk, snapshot=not self.keep),
             *self._drive("programs", programs_disk(), snapshot=False, read_only=True),
             *(self._drive("swap", self._swap_file(), snapshot=False) if self.swap_mb else ()),
