@@ -72,12 +72,8 @@ class Image:
         versions = [path.name.removeprefix("vmlinuz-") for path in self.directory.glob("vmlinuz-*")]
         return tuple(sorted(versions, key=lambda version: [int(part) for part in version.split(".")]))
 
-    def kernel(self, version: str) -> tuple[Path, Path | None]:
-        """Kernel and initrd of a short version. What has a slash in it is the file of another kernel, with FILE.initrd
-        beside it or all that the machine needs built in."""
-        if "/" in version:
-            initrd = Path(f"{version}.initrd")
-            return Path(version), initrd if initrd.exists() else None
+    def kernel(self, version: str) -> tuple[Path, Path]:
+        """Kernel and initrd of a short version."""
         return self.directory / f"vmlinuz-{version}", self.directory / f"initrd-{version}"
 
 
