@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What tests and figures of the BPF programs stand on: oomslice-bpf built from this tree, and the kernel of this machine with
-the program `choice` in it, if it lets that in. It is loaded below a BPF file system of its own."""
+"""What tests and figures of the BPF programs stand on: oomslice-bpf built from this tree, and this machine's own kernel
+with the program `choice` in it, if it lets that in. It is loaded below a BPF file system of its own."""
 
 from __future__ import annotations
 
