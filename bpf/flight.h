@@ -72,11 +72,12 @@ struct oomslice_chosen chosen;
 
 static const __u32 zero_key;
 
-#define COUNT_UP(field)                                                                               \
+#define COUNT_UP(field) ADD(field, 1)
+#define ADD(field, count)                                                                             \
         do {                                                                                          \
                 struct oomslice_prekill_figures *figures_ = bpf_map_lookup_elem(&figures, &zero_key); \
                 if (figures_)                                                                         \
-                        __sync_fetch_and_add(&figures_->field, 1);                                    \
+                        __sync_fetch_and_add(&figures_->field, count);                                \
         } while (0)
 
 /* The pulse, if anything is to be done at all. */
