@@ -27,6 +27,7 @@
 #include "signs.h"
 #include "state.h"
 #include "watchdog.h"
+#include "withheld.h"
 
 enum { EVENTS_MAX = 32 };
 
@@ -125,7 +126,8 @@ static bool is_calm(void) {
 static void beat(uint64_t looked_nsec, uint64_t now_us) {
         /* First: whoever sees the answer is to see whether he may ask again. */
         oomslice_signs_turn(oomslice_machine_margin(), oomslice_machine_watching(), now_us);
-        oomslice_pulse_turn(oomslice_machine_has_looked() ? looked_nsec : 0, oomslice_action_deadline());
+        oomslice_pulse_turn(oomslice_machine_has_looked() ? looked_nsec : 0, oomslice_action_deadline(),
+                            oomslice_withheld_last());
 }
 
 static void count_faults(uint64_t now_us) {

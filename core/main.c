@@ -53,6 +53,7 @@
 #include "trail.h"
 #include "undo.h"
 #include "watchdog.h"
+#include "withheld.h"
 
 /* Set for good once the core is armed. The test build's allocator aborts from then on. */
 volatile bool oomslice_armed;
@@ -115,7 +116,8 @@ static void plan_in_force(void) {
         const struct oomslice_force *force = oomslice_force_get();
 
         oomslice_decide_plan_taken();
-        oomslice_pulse_plan(&force->plan.header->machine, oomslice_decide_is_dry_run());
+        oomslice_withheld_plan();
+        oomslice_pulse_plan(&force->plan.header->machine);
         fit_tables();
         oomslice_reserve_plan(force->plan.header->machine.reserve,
                               force->plan.header->machine.available_watch);
@@ -270,6 +272,9 @@ static int run(const struct oomslice_options *options) {
         meminfo_fd = open_meminfo(proc_fd);
         if (meminfo_fd < 0)
                 return fail("meminfo", -errno);
+        /* Without them MemAvailable is taken for what it says. */
+        oomslice_withheld_init(openat(proc_fd, "zoneinfo", O_RDONLY | O_CLOEXEC),
+                               openat(proc_fd, "sys/vm/watermark_boost_factor", O_RDONLY | O_CLOEXEC));
         status_fd = open("/proc/self/status", O_RDONLY | O_CLOEXEC); /* -1: locked_bytes stays 0 */
         root_fd = open(options->cgroup_root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (root_fd < 0)
@@ -281,7 +286,7 @@ static int run(const struct oomslice_options *options) {
         (void)fcntl(inherited.socket, F_SETFL, O_NONBLOCK);
 
         oomslice_signs_init(epoll_fd);
-        r = oomslice_pulse_init();
+        r = oomslice_pulse_init(options->dry_run);
         if (r < 0)
                 return fail("page for the pulse", r);
         oomslice_state_init(status_fd);

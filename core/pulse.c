@@ -45,15 +45,15 @@ static void *map_own(void *address) {
                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE | (address ? MAP_FIXED : 0), -1, 0);
 }
 
-static void write_plan(void) {
-        set(&pulse->available_min, limits.available_min);
+static void write_plan(uint64_t withheld) {
+        set(&pulse->available_min, limits.available_min + withheld);
         set(&pulse->swap_free_min, limits.swap_free_min);
-        set(&pulse->available_watch, limits.available_watch > limits.available_ladder
-                                             ? limits.available_watch
-                                             : limits.available_ladder);
+        set(&pulse->available_watch,
+            withheld + (limits.available_watch > limits.available_ladder ? limits.available_watch
+                                                                         : limits.available_ladder));
 }
 
-int oomslice_pulse_init(void) {
+int oomslice_pulse_init(bool dry_run) {
         void *own;
 
         page = (size_t)sysconf(_SC_PAGESIZE);
@@ -61,6 +61,7 @@ int oomslice_pulse_init(void) {
         if (own == MAP_FAILED)
                 return -errno;
         pulse = own;
+        acts = !dry_run;
         return 0;
 }
 
@@ -90,7 +91,7 @@ int oomslice_pulse_take(int fd) {
         map_id = map.id;
         set(&pulse->busy_until_nsec, acts ? 0 : UINT64_MAX);
         set(&pulse->quiet_until_nsec, to_nsec(quiet_until_us));
-        write_plan();
+        write_plan(0); /* until the end of this turn */
         return 0;
 }
 
@@ -106,10 +107,9 @@ bool oomslice_pulse_is_there(void) {
         return map_id != 0;
 }
 
-void oomslice_pulse_plan(const struct oomslice_machine *machine, bool dry_run) {
+void oomslice_pulse_plan(const struct oomslice_machine *machine) {
         limits = *machine;
-        acts = !dry_run;
-        write_plan();
+        write_plan(0);
 }
 
 void oomslice_pulse_busy(uint64_t until_us) {
@@ -126,13 +126,15 @@ void oomslice_pulse_quiet(uint64_t until_us) {
         set(&pulse->quiet_until_nsec, to_nsec(until_us));
 }
 
-void oomslice_pulse_turn(uint64_t looked_nsec, uint64_t busy_until_us) {
+void oomslice_pulse_turn(uint64_t looked_nsec, uint64_t busy_until_us, uint64_t withheld) {
         uint64_t others_us = atomic_load(&watchdog_busy_us);
 
         if (map_id == 0)
                 return;
         /* First this: a program that finds its answer must also find why it is to wait. */
         oomslice_pulse_busy(busy_until_us > others_us ? busy_until_us : others_us);
-        if (looked_nsec != 0)
-                set(&pulse->beat_nsec, looked_nsec);
+        if (looked_nsec == 0)
+                return;
+        write_plan(withheld);
+        set(&pulse->beat_nsec, looked_nsec);
 }

@@ -18,7 +18,8 @@ struct oomslice_pulse {
         /* CLOCK_MONOTONIC until which the core has a victim that is dying, and programs leave it that time; 0: none;
          * UINT64_MAX: the core was told to do nothing, and so are they. */
         uint64_t busy_until_nsec;
-        /* Bytes: the limits of the plan in force, by the core. Free swap and MemAvailable at or below both: it would kill. */
+        /* Bytes: the limits of the plan in force, by the core. Free swap and MemAvailable at or below both: it would kill.
+         * What MemAvailable counts and nobody can have (withheld.h) is added here, since programs do not know of it. */
         uint64_t available_min;
         uint64_t swap_free_min;
         /* Of the newest plan whose values are all in "slices", by oomsliced; 0: there is none, and no program acts. */
@@ -26,7 +27,7 @@ struct oomslice_pulse {
         /* CLOCK_MONOTONIC before which signs are of no use to the core, by the core: it looks by itself, or has just
          * looked. Not for who has to know whether the core lives. */
         uint64_t quiet_until_nsec;
-        /* Bytes: above it MemAvailable is nothing to look at, by the core; 0: no plan. */
+        /* Bytes: above it MemAvailable is nothing to look at, by the core, with the same added; 0: no plan. */
         uint64_t available_watch;
         /* CLOCK_MONOTONIC of the last record that woke the core, by programs (bpf/ask.h). A question alone wakes nobody;
          * while it is open the next sign is sent whatever quiet_until_nsec says. */
@@ -39,16 +40,17 @@ struct oomslice_pulse {
 
 struct oomslice_machine;
 
-/* Before the core is armed: a page to write to when there is no map. 0 or -errno. */
-int oomslice_pulse_init(void);
+/* Before the core is armed: a page to write to when there is no map. `dry_run`: nobody may be killed, by whomever. 0 or
+ * -errno. */
+int oomslice_pulse_init(bool dry_run);
 /* Takes the map; the descriptor stays the caller's. Never while a victim is dying. 0; -EBADMSG: it is no such map; other
  * -errno: it cannot be mapped. What was there before stays in both cases. */
 int oomslice_pulse_take(int fd);
 /* There are no programs any more. */
 void oomslice_pulse_drop(void);
 bool oomslice_pulse_is_there(void);
-/* A plan has come into force. `dry_run`: nobody may be killed, by whomever. */
-void oomslice_pulse_plan(const struct oomslice_machine *machine, bool dry_run);
+/* A plan has come into force. */
+void oomslice_pulse_plan(const struct oomslice_machine *machine);
 /* A victim was sent the signal and has that long. The next turn's end says anew what is. */
 void oomslice_pulse_busy(uint64_t until_us);
 /* The same by the watchdog, whose victims the deciding thread does not know; 0: it is over. */
@@ -56,6 +58,6 @@ void oomslice_pulse_watchdog_busy(uint64_t until_us);
 /* Signs are of no use before; UINT64_MAX: for now. */
 void oomslice_pulse_quiet(uint64_t until_us);
 /* The end of a turn that looked at the memory at `looked_nsec` (0: it could not, or there is no plan). `busy_until_us`:
- * until when a victim has time to die, 0: none. */
-void oomslice_pulse_turn(uint64_t looked_nsec, uint64_t busy_until_us);
+ * until when a victim has time to die, 0: none. `withheld`: bytes of MemAvailable that nobody can have. */
+void oomslice_pulse_turn(uint64_t looked_nsec, uint64_t busy_until_us, uint64_t withheld);
 #endif

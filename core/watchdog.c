@@ -42,6 +42,7 @@
 #include "token.h"
 #include "victim.h"
 #include "watch.h"
+#include "withheld.h"
 
 /* Sanitizers need more. */
 #ifndef OOMSLICE_WATCHDOG_STACK
@@ -123,8 +124,8 @@ static bool choose(const struct oomslice_force *force, const struct oomslice_mem
         struct oomslice_sample sample;
 
         oomslice_rough_take(force, &sample);
-        if (sample.eligible == 0 ||
-            ((sample.candidates[0].flags | sample.domain->flags) & OOMSLICE_UNIT_DRY_RUN))
+        if (sample.eligible == 0 || (sample.candidates[0].flags & OOMSLICE_UNIT_DRY_RUN) ||
+            (sample.domain->flags & OOMSLICE_DOMAIN_DRY_RUN))
                 return false;
         act->cgroup_id = sample.candidates[0].cgroup_id;
         act->record = oomslice_record_new_bare(force, 0, &cause, &nowhere);
@@ -133,6 +134,16 @@ static bool choose(const struct oomslice_force *force, const struct oomslice_mem
         oomslice_record_set_candidates(act->record, &sample, true);
         oomslice_rough_copy(&act->held, &force->held[sample.candidates[0].unit]);
         return true;
+}
+
+/* What nobody can have is what the deciding thread has seen of that last. */
+static int read_meminfo(struct oomslice_meminfo *infop) {
+        uint64_t withheld = oomslice_withheld_last();
+        int r = oomslice_meminfo_read(meminfo, infop);
+
+        if (r == 0)
+                infop->available -= withheld < infop->available ? withheld : infop->available;
+        return r;
 }
 
 /* What is to be done, if anything; with the token if so. */
@@ -146,8 +157,8 @@ static bool prepare(struct act *act) {
 
         if (!force || dry_run_all)
                 return false;
-        is_short = oomslice_meminfo_read(meminfo, &info) == 0 &&
-                   oomslice_watch_margin(&force->plan.header->machine, &info) == 0;
+        is_short =
+                read_meminfo(&info) == 0 && oomslice_watch_margin(&force->plan.header->machine, &info) == 0;
         act->deadline_us = force->plan.header->machine.death_deadline_us;
         switch (oomslice_token_take(is_short, &victim, &record)) {
         case OOMSLICE_TOKEN_THEIRS:
@@ -210,7 +221,7 @@ static void complete(const struct act *act, bool dead) {
 
         (void)oomslice_held_usage_rough(&act->held, &usage);
         record->victim_memory_after = usage.memory;
-        if (oomslice_meminfo_read(meminfo, &info) == 0)
+        if (read_meminfo(&info) == 0)
                 record->mem_available_after = info.available;
         /* Who is dead has given back what was his alone; what the cgroup keeps is cache, which anybody can have. */
         if (dead)

@@ -24,6 +24,7 @@ SETTINGS = (
     "KillScope",
     "RankBy",
     "PressureTrigger",
+    "PressureVictims",
     "CooldownSec",
     "DryRun",
     "Tier",

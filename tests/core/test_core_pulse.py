@@ -126,9 +126,10 @@ def test_victim_has_its_time_until_it_is_dead(scene: Scene, pulse: Pulse) -> Non
 def test_dry_run_keeps_programs_from_acting(core: Core, mount: Path, pulse: Pulse) -> None:
     core.options = ["--dry-run"]
     for scene in scenes(core, mount):
+        assert tell(scene.core, *pulse.maps) == 0
+        assert pulse.busy_until == (1 << 64) - 1, "before there is a plan"
         scene.add("a.service", processes=1)
         scene.hand_over()
-        assert tell(scene.core, *pulse.maps) == 0
         scene.core.poke()
         wait_until(lambda: pulse.beat > 0)
         assert pulse.busy_until == (1 << 64) - 1
