@@ -46,7 +46,7 @@ struct oomslice_seen {
         __s32 level;
         __s32 populated;
         __u32 valued;
-        __u32 reserved;
+        __u32 tried_until_s;
 };
 
 static __always_inline __u64 bytes(__s64 pages) {
@@ -94,7 +94,7 @@ __attribute__((noinline)) int consider(struct oomslice_seen *seen, struct oomsli
         chosen->units++;
         if (seen->populated)
                 state |= OOMSLICE_CANDIDATE_POPULATED;
-        if (seen->candidate.cgroup_id == seen->tried)
+        if (seen->candidate.cgroup_id == seen->tried || seen->tried_until_s > bpf_ktime_get_ns() / 1000000000)
                 state |= OOMSLICE_CANDIDATE_TRIED;
         if (oomslice_rule_verdict(seen->candidate.flags, state) != OOMSLICE_VERDICT_ELIGIBLE)
                 return 0;
@@ -116,12 +116,13 @@ __attribute__((noinline)) int consider(struct oomslice_seen *seen, struct oomsli
         chosen->priority = seen->candidate.priority;
         chosen->flags = seen->candidate.flags;
         chosen->scope = seen->candidate.scope;
+        chosen->level = seen->level;
         chosen->wanted = wanted;
         return 0;
 }
 
-/* What is charged to a cgroup and all below it, in pages. Nothing where the memory controller is not on. */
-static __always_inline void weigh_cgroup(struct cgroup *cgroup, struct oomslice_seen *seen) {
+/* The counters of a cgroup, for it and all below it, in pages. Nothing where the memory controller is not on. */
+static __always_inline void read_counters(struct cgroup *cgroup, __s64 *memoryp, __s64 *swapp) {
         __u64 offset = bpf_core_field_offset(struct cgroup, subsys) +
                        bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id) * sizeof(void *);
         struct mem_cgroup *memcg = NULL;
@@ -129,8 +130,17 @@ static __always_inline void weigh_cgroup(struct cgroup *cgroup, struct oomslice_
         bpf_probe_read_kernel(&memcg, sizeof(memcg), (void *)cgroup + offset);
         /* Reading from nowhere gives 0. */
         memcg = bpf_rdonly_cast(memcg, bpf_core_type_id_kernel(struct mem_cgroup));
-        seen->memory = memcg->memory.usage.counter;
-        seen->swap = memcg->swap.usage.counter;
+        *memoryp = memcg->memory.usage.counter;
+        *swapp = memcg->swap.usage.counter;
+}
+
+/* Usage and swap of one cgroup, for whoever looks at that one alone. */
+static __always_inline void charged(struct cgroup *cgroup, struct oomslice_policy_candidate *candidate) {
+        __s64 memory, swap;
+
+        read_counters(cgroup, &memory, &swap);
+        candidate->swap = bytes(swap);
+        candidate->usage = bytes(memory) + candidate->swap;
 }
 
 /* More than 0: processes are in it or below it. */
@@ -153,8 +163,9 @@ static __always_inline void look(struct cgroup *cgroup, struct oomslice_seen *se
         seen->candidate.priority = value->priority;
         seen->candidate.flags = value->flags;
         seen->candidate.scope = value->scope;
+        seen->tried_until_s = value->tried_until_s;
         seen->populated = populated(cgroup);
-        weigh_cgroup(cgroup, seen);
+        read_counters(cgroup, &seen->memory, &seen->swap);
 }
 
 /* Needs RCU and the root cgroup. The root slice is in every plan: without its value nothing in the map can be relied on. Two

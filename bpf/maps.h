@@ -24,3 +24,9 @@ struct {
         __type(key, __u32);
         __type(value, struct oomslice_pulse);
 } pulse SEC(".maps");
+
+/* Read by the core: struct oomslice_sign. As small as can be (the size of a page, or libbpf makes it that). */
+struct {
+        __uint(type, BPF_MAP_TYPE_RINGBUF);
+        __uint(max_entries, 4096);
+} signs SEC(".maps");

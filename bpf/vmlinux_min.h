@@ -6,10 +6,43 @@
  * only names and kinds of the members count (an enum is no int). Seen in 6.12 and 7.3.
  */
 
+typedef struct {
+        __s64 counter;
+} atomic_long_t;
+
+/* Of these only the names count; the values are those of the running kernel. */
+enum zone_stat_item { NR_FREE_PAGES };
+enum node_stat_item {
+        NR_INACTIVE_ANON,
+        NR_ACTIVE_ANON,
+        NR_INACTIVE_FILE,
+        NR_ACTIVE_FILE,
+        NR_SLAB_RECLAIMABLE_B,
+        NR_KERNEL_MISC_RECLAIMABLE,
+};
+
 enum cgroup_subsys_id { memory_cgrp_id = 4 };
+enum pid_type { PIDTYPE_PID };
 enum oom_constraint { CONSTRAINT_NONE, CONSTRAINT_CPUSET, CONSTRAINT_MEMORY_POLICY, CONSTRAINT_MEMCG };
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct pglist_data;
+
+struct zone {
+        unsigned long _watermark[4];
+        unsigned long watermark_boost;
+        struct pglist_data *zone_pgdat;
+        atomic_long_t vm_stat[1]; /* the first is NR_FREE_PAGES */
+};
+
+struct pglist_data {
+        struct zone node_zones[1];
+        int nr_zones;
+        int node_id;
+        unsigned long totalreserve_pages;
+        atomic_long_t vm_stat[1];
+};
 
 struct kernfs_node {
         const char *name;
@@ -42,6 +75,7 @@ typedef struct {
 /* atomic_long_t, which has this type where a long has 64 bits. */
 struct page_counter {
         atomic64_t usage;
+        unsigned long max;
 };
 
 struct mem_cgroup {
@@ -64,6 +98,7 @@ struct mm_struct {
 };
 
 struct signal_struct {
+        unsigned int flags;
         short oom_score_adj;
         struct mm_struct *oom_mm;
 };
@@ -77,6 +112,9 @@ struct cred {
 };
 
 struct task_struct {
+        unsigned int flags;
+        unsigned long min_flt;
+        unsigned long maj_flt;
         int tgid;
         char comm[16];
         struct css_set *cgroups;

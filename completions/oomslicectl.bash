@@ -141,7 +141,7 @@ _oomslicectl_candidates() {
                 else
                         compopt -o nospace 2>/dev/null
                         mapfile -t COMPREPLY < <(compgen -S = -W 'Priority Protect Actions KillScope RankBy PressureTrigger
-                                CooldownSec DryRun Tier OnDecision' -- "$current")
+                                PressureVictims CooldownSec DryRun Tier OnDecision' -- "$current")
                 fi
                 ;;
         act)
@@ -171,7 +171,7 @@ _oomslicectl_candidates() {
 
 # UNIT:KEY=VALUE
 _oomslicectl_settings() {
-        local keys='Priority= Protect= Actions= KillScope= RankBy= PressureTrigger= CooldownSec= DryRun= Tier= OnDecision='
+        local keys='Priority= Protect= Actions= KillScope= RankBy= PressureTrigger= PressureVictims= CooldownSec= DryRun= Tier= OnDecision='
         if [[ $1 == *:* ]]; then
                 mapfile -t COMPREPLY < <(compgen -P "${1%"${1##*:}"}" -W "$keys" -- "${1##*:}")
         else

@@ -147,7 +147,8 @@ static void decide_nobody(uint32_t index, const struct oomslice_cause *cause,
 }
 
 static bool is_dry_run(const struct oomslice_sample *sample) {
-        return dry_run_all || ((sample->candidates[0].flags | sample->domain->flags) & OOMSLICE_UNIT_DRY_RUN);
+        return dry_run_all || (sample->candidates[0].flags & OOMSLICE_UNIT_DRY_RUN) ||
+               (sample->domain->flags & OOMSLICE_DOMAIN_DRY_RUN);
 }
 
 enum result { DONE, NEXT };

@@ -174,10 +174,12 @@ fail:
 
 /* Which files of a unit may be needed: a ladder's only by those who can be chosen. */
 static uint32_t files_for(const struct oomslice_plan *plan, const struct oomslice_plan_unit *unit) {
-        uint32_t files = OOMSLICE_HELD_CANDIDATE;
+        /* Right below the root: what the kernel keeps for it is nobody else's, see withheld.c. */
+        uint32_t files = unit->parent == 0 ? OOMSLICE_HELD_MIN : 0;
 
         if (!(unit->flags & OOMSLICE_UNIT_CANDIDATE))
-                return 0;
+                return files;
+        files |= OOMSLICE_HELD_CANDIDATE;
         for (uint32_t i = 0; i < unit->steps_count; i++)
                 files |= oomslice_held_file_of_step(plan->steps[unit->steps_first + i].kind);
         return files;

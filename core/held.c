@@ -15,21 +15,24 @@
 #include "held.h"
 #include "plan.h"
 
+enum { FIGURES = OOMSLICE_HELD_CANDIDATE | OOMSLICE_HELD_MIN };
+
 static const struct {
         const char *name;
         size_t offset;
         int flags;
-        uint32_t group;
+        uint32_t groups;
 } files[] = {
         {"cgroup.kill", offsetof(struct oomslice_held, kill), O_WRONLY, OOMSLICE_HELD_CANDIDATE},
         {"cgroup.procs", offsetof(struct oomslice_held, procs), O_RDONLY, OOMSLICE_HELD_CANDIDATE},
         {"cgroup.events", offsetof(struct oomslice_held, events), O_RDONLY, OOMSLICE_HELD_CANDIDATE},
-        {"memory.current", offsetof(struct oomslice_held, current), O_RDONLY, OOMSLICE_HELD_CANDIDATE},
-        {"memory.stat", offsetof(struct oomslice_held, stat), O_RDONLY, OOMSLICE_HELD_CANDIDATE},
+        {"memory.current", offsetof(struct oomslice_held, current), O_RDONLY, FIGURES},
+        {"memory.stat", offsetof(struct oomslice_held, stat), O_RDONLY, FIGURES},
         {"memory.swap.current", offsetof(struct oomslice_held, swap), O_RDONLY, OOMSLICE_HELD_CANDIDATE},
         {"cgroup.freeze", offsetof(struct oomslice_held, freeze), O_RDWR, OOMSLICE_HELD_FREEZE},
         {"memory.high", offsetof(struct oomslice_held, high), O_RDWR, OOMSLICE_HELD_HIGH},
         {"memory.reclaim", offsetof(struct oomslice_held, reclaim), O_WRONLY, OOMSLICE_HELD_RECLAIM},
+        {"memory.min", offsetof(struct oomslice_held, min), O_RDONLY, OOMSLICE_HELD_MIN},
 };
 
 enum { FILES_COUNT = sizeof(files) / sizeof(files[0]) };
@@ -39,7 +42,7 @@ static int32_t *descriptor(const struct oomslice_held *held, size_t file) {
 }
 
 void oomslice_held_init(struct oomslice_held *held) {
-        *held = (struct oomslice_held){-1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
+        *held = (struct oomslice_held){-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
 }
 
 void oomslice_held_close(struct oomslice_held *held) {
@@ -53,7 +56,7 @@ void oomslice_held_close(struct oomslice_held *held) {
 
 static int open_file(const struct oomslice_held *held, size_t file) {
         /* Writing memory.high shall reclaim, by a hand: newer kernels skip that with O_NONBLOCK. */
-        int wait = files[file].group == OOMSLICE_HELD_CANDIDATE ? O_NONBLOCK : 0;
+        int wait = files[file].groups & OOMSLICE_HELD_CANDIDATE ? O_NONBLOCK : 0;
 
         return openat(held->directory, files[file].name, files[file].flags | O_CLOEXEC | wait);
 }
@@ -67,7 +70,7 @@ uint32_t oomslice_held_file_of_step(uint32_t kind) {
 
 int oomslice_held_open_more(struct oomslice_held *held, uint32_t file) {
         for (size_t i = 0; i < FILES_COUNT; i++)
-                if (files[i].group == file && *descriptor(held, i) < 0)
+                if (files[i].groups == file && *descriptor(held, i) < 0)
                         return *descriptor(held, i) = open_file(held, i);
         return -1;
 }
@@ -83,7 +86,7 @@ int oomslice_held_open(struct oomslice_held *held, int directory_fd, uint32_t wa
         for (size_t i = 0; i < FILES_COUNT; i++) {
                 int fd;
 
-                if (!(files[i].group & wanted))
+                if (!(files[i].groups & wanted))
                         continue;
                 fd = open_file(held, i);
                 /* Missing: no memory controller, no swap, or an older kernel; the features say so. */
@@ -109,7 +112,7 @@ bool oomslice_held_is_complete(const struct oomslice_held *held, uint32_t wanted
         if (held->directory < 0)
                 return false;
         for (size_t i = 0; i < FILES_COUNT; i++)
-                if (!!(files[i].group & wanted) != (*descriptor(held, i) >= 0))
+                if (!!(files[i].groups & wanted) != (*descriptor(held, i) >= 0))
                         return false;
         return true;
 }
@@ -183,8 +186,8 @@ int oomslice_held_usage(const struct oomslice_held *held, struct oomslice_usage 
                 (void)oomslice_file_parse_field(text, "workingset_refault_anon", &refaults_anon);
                 (void)oomslice_file_parse_field(text, "workingset_refault_file", &refaults_file);
                 /* The two files are not read in one moment: the difference may be negative. */
-                active += inactive;
-                usage.memory = (usage.current > active ? usage.current - active : 0) + usage.swap;
+                usage.file = active + inactive;
+                usage.memory = (usage.current > usage.file ? usage.current - usage.file : 0) + usage.swap;
                 usage.refaults = refaults_anon + refaults_file;
         }
         *usagep = usage;

@@ -16,6 +16,7 @@ struct oomslice_held {
         int32_t freeze;  /* cgroup.freeze; this one and the next two only where a ladder needs them */
         int32_t high;    /* memory.high */
         int32_t reclaim; /* memory.reclaim, write-only */
+        int32_t min;     /* memory.min, of cgroups right below the root */
 };
 
 /* Which files are opened besides the directory. */
@@ -24,7 +25,8 @@ enum oomslice_held_files {
         OOMSLICE_HELD_FREEZE = 2,
         OOMSLICE_HELD_HIGH = 4,
         OOMSLICE_HELD_RECLAIM = 8,
-        OOMSLICE_HELD_ALL = 15,
+        OOMSLICE_HELD_MIN = 16, /* memory.min and what it is held against */
+        OOMSLICE_HELD_ALL = 31,
 };
 
 struct oomslice_usage {
@@ -32,6 +34,7 @@ struct oomslice_usage {
         uint64_t swap;     /* bytes: memory.swap.current */
         uint64_t memory;   /* bytes a kill gives back: current - file pages on the LRU + swap */
         uint64_t refaults; /* pages, anonymous and file */
+        uint64_t file;     /* bytes: page cache on the LRU lists */
         uint64_t shared;   /* bytes: shmem, which outlives a kill where it is files of a tmpfs */
 };
 

@@ -14,6 +14,7 @@
 #include "reserve.h"
 #include "trail.h"
 #include "watch.h"
+#include "withheld.h"
 
 /* The sign's window is half a second by default; ten at the most, and then it is coarse. */
 #define SIGN_LASTS_US UINT64_C(2000000)
@@ -41,6 +42,7 @@ void oomslice_machine_read(uint64_t now_us) {
                 next_us = watch.active ? now_us + UINT64_C(100000) : OOMSLICE_MOMENT_NEVER;
                 return;
         }
+        info.available -= oomslice_withheld_look(force, &info, now_us);
         is_short = oomslice_watch_update(&watch, &force->plan.header->machine, &info, now_us);
         if (was_active && !watch.active)
                 oomslice_decide_machine_calm();
@@ -89,8 +91,13 @@ void oomslice_machine_look(uint64_t now_us, bool thrashing) {
 }
 
 void oomslice_machine_pressure(uint32_t domain, uint64_t now_us) {
+        const struct oomslice_plan *plan = &oomslice_force_get()->plan;
         struct oomslice_cause why = cause(OOMSLICE_TRIGGER_PRESSURE, now_us);
 
+        /* Where the machine has memory, others can do nothing for whoever stalls: it is at a limit of its own. */
+        if ((plan->domains[domain].flags & OOMSLICE_DOMAIN_LOWER) &&
+            (!readable || info.available > plan->header->machine.available_thrash))
+                return;
         oomslice_decide(domain, &why);
 }
 
@@ -110,6 +117,10 @@ uint64_t oomslice_machine_margin(void) {
                 return UINT64_MAX;
         limit = force->plan.header->machine.available_min;
         return info.available > limit ? info.available - limit : 0;
+}
+
+bool oomslice_machine_has_looked(void) {
+        return oomslice_force_get() && readable;
 }
 
 const struct oomslice_meminfo *oomslice_machine_meminfo(void) {

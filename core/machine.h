@@ -21,7 +21,9 @@ uint64_t oomslice_machine_next(void);
 bool oomslice_machine_watching(void);
 /* Bytes of MemAvailable above its limit, as read last; UINT64_MAX without a plan. */
 uint64_t oomslice_machine_margin(void);
-/* MemAvailable as read last, bytes. */
+/* MemAvailable as read last, less what nobody can have (withheld.h). Bytes. */
 uint64_t oomslice_machine_available(void);
+/* True if there is a plan and what was read last can be decided by. */
+bool oomslice_machine_has_looked(void);
 /* All that was read last. */
 const struct oomslice_meminfo *oomslice_machine_meminfo(void);

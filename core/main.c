@@ -39,6 +39,8 @@
 #include "moment.h"
 #include "notify.h"
 #include "options.h"
+#include "programs.h"
+#include "pulse.h"
 #include "reaper.h"
 #include "record.h"
 #include "reserve.h"
@@ -46,10 +48,12 @@
 #include "rough.h"
 #include "sample.h"
 #include "seccomp.h"
+#include "signs.h"
 #include "state.h"
 #include "trail.h"
 #include "undo.h"
 #include "watchdog.h"
+#include "withheld.h"
 
 /* Set for good once the core is armed. The test build's allocator aborts from then on. */
 volatile bool oomslice_armed;
@@ -112,6 +116,8 @@ static void plan_in_force(void) {
         const struct oomslice_force *force = oomslice_force_get();
 
         oomslice_decide_plan_taken();
+        oomslice_withheld_plan();
+        oomslice_pulse_plan(&force->plan.header->machine);
         fit_tables();
         oomslice_reserve_plan(force->plan.header->machine.reserve,
                               force->plan.header->machine.available_watch);
@@ -228,7 +234,7 @@ static void arm(void) {
 
 static int run(const struct oomslice_options *options) {
         static const struct oomslice_channel_hooks hooks = {oomslice_state_get, plan_taken, act,
-                                                            oomslice_asked_release};
+                                                            oomslice_asked_release, oomslice_programs_take};
         struct oomslice_inherited inherited;
         int epoll_fd, timer_fd, event_fd, ring_fd, root_fd, proc_fd, meminfo_fd, status_fd, r;
         void *ring = NULL;
@@ -266,6 +272,9 @@ static int run(const struct oomslice_options *options) {
         meminfo_fd = open_meminfo(proc_fd);
         if (meminfo_fd < 0)
                 return fail("meminfo", -errno);
+        /* Without them MemAvailable is taken for what it says. */
+        oomslice_withheld_init(openat(proc_fd, "zoneinfo", O_RDONLY | O_CLOEXEC),
+                               openat(proc_fd, "sys/vm/watermark_boost_factor", O_RDONLY | O_CLOEXEC));
         status_fd = open("/proc/self/status", O_RDONLY | O_CLOEXEC); /* -1: locked_bytes stays 0 */
         root_fd = open(options->cgroup_root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (root_fd < 0)
@@ -276,6 +285,10 @@ static int run(const struct oomslice_options *options) {
                 return fail(options->socket, inherited.socket);
         (void)fcntl(inherited.socket, F_SETFL, O_NONBLOCK);
 
+        oomslice_signs_init(epoll_fd);
+        r = oomslice_pulse_init(options->dry_run);
+        if (r < 0)
+                return fail("page for the pulse", r);
         oomslice_state_init(status_fd);
         oomslice_record_init(ring, event_fd);
         oomslice_trail_init(ring);
@@ -292,6 +305,9 @@ static int run(const struct oomslice_options *options) {
         if (r < 0)
                 (void)fail(options->undo, r); /* goes on: nobody is frozen or throttled then */
         oomslice_undo_predecessor();
+        r = oomslice_programs_restore(&inherited);
+        if (r < 0)
+                (void)fail("stored map of the programs", r); /* goes on: oomsliced sends it again */
         restore_plan(&inherited, root_fd);
         close(root_fd);
         r = oomslice_hands_start();

@@ -6,9 +6,11 @@
 /* cffi: begin */
 struct oomslice_meminfo {
         uint64_t total;
-        uint64_t available;
+        uint64_t
+                available; /* MemAvailable; the deciding thread takes off what nobody can have, see withheld.h */
         uint64_t swap_total;
         uint64_t swap_free;
+        uint64_t file; /* page cache on the LRU lists */
 };
 /* cffi: end */
 

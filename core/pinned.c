@@ -56,6 +56,22 @@ int oomslice_pinned_info(int fd, uint32_t *typep, uint32_t *entriesp) {
         return 0;
 }
 
+int oomslice_pinned_map(int fd, struct oomslice_pinned_map *mapp) {
+        struct bpf_map_info info;
+        int r = read_info(fd, &info, sizeof(info));
+
+        if (r < 0)
+                return r;
+        *mapp = (struct oomslice_pinned_map){
+                .type = info.type,
+                .id = info.id,
+                .entries = info.max_entries,
+                .value_size = info.value_size,
+                .flags = info.map_flags,
+        };
+        return 0;
+}
+
 static int element(enum bpf_cmd cmd, int fd, const void *key, const void *value) {
         union bpf_attr attributes;
 

@@ -233,9 +233,10 @@ static int check_domain(const struct oomslice_plan *plan, uint32_t index) {
         for (uint32_t i = 0; i < index; i++)
                 if (plan->domains[i].unit == domain->unit)
                         return OOMSLICE_PLAN_E_DOMAIN;
-        if (domain->rank_by > OOMSLICE_RANK_REFAULT || (domain->flags & ~(uint32_t)OOMSLICE_UNIT_DRY_RUN) ||
-            domain->reserved != 0 || !time_is_valid(domain->cooldown_us) ||
-            !psi_trigger_is_valid(&domain->trigger))
+        if (domain->rank_by > OOMSLICE_RANK_REFAULT ||
+            (domain->flags & ~(uint32_t)(OOMSLICE_DOMAIN_DRY_RUN | OOMSLICE_DOMAIN_LOWER)) ||
+            (index == 0 && (domain->flags & OOMSLICE_DOMAIN_LOWER)) || domain->reserved != 0 ||
+            !time_is_valid(domain->cooldown_us) || !psi_trigger_is_valid(&domain->trigger))
                 return OOMSLICE_PLAN_E_DOMAIN;
         return OOMSLICE_PLAN_OK;
 }
@@ -306,6 +307,15 @@ int oomslice_plan_is_below(const struct oomslice_plan *plan, int32_t unit, int32
         while (unit > ancestor)
                 unit = plan->units[unit].parent;
         return unit == ancestor;
+}
+
+int oomslice_plan_pays_for(const struct oomslice_plan *plan, const struct oomslice_plan_domain *domain,
+                           int32_t unit, int32_t priority) {
+        if (!(domain->flags & OOMSLICE_DOMAIN_LOWER))
+                return oomslice_plan_is_below(plan, unit, domain->unit);
+        return priority < plan->units[domain->unit].priority &&
+               !oomslice_plan_is_below(plan, unit, domain->unit) &&
+               !oomslice_plan_is_below(plan, domain->unit, unit);
 }
 
 const char *oomslice_plan_name(const struct oomslice_plan *plan, int32_t unit) {

@@ -13,7 +13,7 @@
 
 /* cffi: begin */
 enum oomslice_plan_limit {
-        OOMSLICE_PLAN_VERSION = 3,
+        OOMSLICE_PLAN_VERSION = 4,
         OOMSLICE_PLAN_UNITS_MAX = 4096,
         OOMSLICE_PLAN_DOMAINS_MAX = 64,
         OOMSLICE_PLAN_STEPS_MAX = 4096,      /* of all ladders together; equal ladders are there once */
@@ -35,6 +35,12 @@ enum oomslice_unit_flag {
         OOMSLICE_UNIT_LEFT_TO_OOMD = 8, /* marked for systemd-oomd while that runs */
         OOMSLICE_UNIT_DRY_RUN = 16,     /* decide and record, do nothing */
         OOMSLICE_UNIT_TAKEN = 32,       /* below a candidate with KillScope=subtree, and dies with it */
+};
+
+enum oomslice_domain_flag {
+        OOMSLICE_DOMAIN_DRY_RUN = 1,
+        /* Its shortage is paid for by others, those with a smaller priority than its unit has (PressureVictims=). */
+        OOMSLICE_DOMAIN_LOWER = 2,
 };
 
 enum oomslice_rank_by {
@@ -134,7 +140,7 @@ struct oomslice_plan_step {
 struct oomslice_plan_domain {
         int32_t unit;
         uint32_t rank_by; /* enum oomslice_rank_by: orders this domain's candidates inside one priority */
-        uint32_t flags;   /* OOMSLICE_UNIT_DRY_RUN or 0 */
+        uint32_t flags;   /* enum oomslice_domain_flag */
         uint32_t reserved;
         uint64_t cooldown_us;
         struct oomslice_psi_trigger trigger;
@@ -175,6 +181,9 @@ int oomslice_plan_check(const void *data, size_t size, struct oomslice_plan *pla
 int oomslice_plan_check_seals(int fd, size_t *sizep);
 /* True if `unit` is `ancestor` or below it. */
 int oomslice_plan_is_below(const struct oomslice_plan *plan, int32_t unit, int32_t ancestor);
+/* True if a unit of this priority that is in `unit`, or is it, may be chosen for the domain. */
+int oomslice_plan_pays_for(const struct oomslice_plan *plan, const struct oomslice_plan_domain *domain,
+                           int32_t unit, int32_t priority);
 const char *oomslice_plan_name(const struct oomslice_plan *plan, int32_t unit);
 /* The text of a step, "" if it has none. */
 const char *oomslice_plan_step_text(const struct oomslice_plan *plan, const struct oomslice_plan_step *step);

@@ -160,12 +160,13 @@ const struct oomslice_plan_unit *oomslice_sample_settings(const struct oomslice_
 
 static void collect(struct oomslice_sample *sample, oomslice_sample_tried_fn tried, void *context) {
         const struct oomslice_plan *plan = &sample->force->plan;
-        int32_t top = sample->domain->unit;
+        int32_t top = sample->domain->flags & OOMSLICE_DOMAIN_LOWER ? 0 : sample->domain->unit;
 
         for (int32_t i = top; i < (int32_t)plan->header->units_count; i++) {
                 const struct oomslice_plan_unit *unit = &plan->units[i];
 
-                if ((unit->flags & OOMSLICE_UNIT_CANDIDATE) && oomslice_plan_is_below(plan, i, top))
+                if ((unit->flags & OOMSLICE_UNIT_CANDIDATE) &&
+                    oomslice_plan_pays_for(plan, sample->domain, i, unit->priority))
                         add(sample, i, unit->cgroup_id, unit->priority, unit->flags,
                             tried(unit->cgroup_id, context));
         }
@@ -174,6 +175,11 @@ static void collect(struct oomslice_sample *sample, oomslice_sample_tried_fn tri
                 const struct oomslice_unplanned *extra = &sample->unplanned[i];
                 const struct oomslice_plan_unit *settings = settings_of(plan, extra);
 
+                /* A slice that holds the domain holds others as well: only what is in the domain is not asked. */
+                if ((sample->domain->flags & OOMSLICE_DOMAIN_LOWER) &&
+                    (settings->priority >= plan->units[sample->domain->unit].priority ||
+                     oomslice_plan_is_below(plan, extra->heir_of, sample->domain->unit)))
+                        continue;
                 add(sample, (int32_t)(plan->header->units_count + i), extra->cgroup_id, settings->priority,
                     settings->flags | OOMSLICE_UNIT_CANDIDATE, tried(extra->cgroup_id, context));
         }

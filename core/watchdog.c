@@ -34,6 +34,7 @@
 #include "lock.h"
 #include "meminfo.h"
 #include "moment.h"
+#include "pulse.h"
 #include "record.h"
 #include "reserve.h"
 #include "rough.h"
@@ -41,6 +42,7 @@
 #include "token.h"
 #include "victim.h"
 #include "watch.h"
+#include "withheld.h"
 
 /* Sanitizers need more. */
 #ifndef OOMSLICE_WATCHDOG_STACK
@@ -122,8 +124,8 @@ static bool choose(const struct oomslice_force *force, const struct oomslice_mem
         struct oomslice_sample sample;
 
         oomslice_rough_take(force, &sample);
-        if (sample.eligible == 0 ||
-            ((sample.candidates[0].flags | sample.domain->flags) & OOMSLICE_UNIT_DRY_RUN))
+        if (sample.eligible == 0 || (sample.candidates[0].flags & OOMSLICE_UNIT_DRY_RUN) ||
+            (sample.domain->flags & OOMSLICE_DOMAIN_DRY_RUN))
                 return false;
         act->cgroup_id = sample.candidates[0].cgroup_id;
         act->record = oomslice_record_new_bare(force, 0, &cause, &nowhere);
@@ -132,6 +134,16 @@ static bool choose(const struct oomslice_force *force, const struct oomslice_mem
         oomslice_record_set_candidates(act->record, &sample, true);
         oomslice_rough_copy(&act->held, &force->held[sample.candidates[0].unit]);
         return true;
+}
+
+/* What nobody can have is what the deciding thread has seen of that last. */
+static int read_meminfo(struct oomslice_meminfo *infop) {
+        uint64_t withheld = oomslice_withheld_last();
+        int r = oomslice_meminfo_read(meminfo, infop);
+
+        if (r == 0)
+                infop->available -= withheld < infop->available ? withheld : infop->available;
+        return r;
 }
 
 /* What is to be done, if anything; with the token if so. */
@@ -145,8 +157,8 @@ static bool prepare(struct act *act) {
 
         if (!force || dry_run_all)
                 return false;
-        is_short = oomslice_meminfo_read(meminfo, &info) == 0 &&
-                   oomslice_watch_margin(&force->plan.header->machine, &info) == 0;
+        is_short =
+                read_meminfo(&info) == 0 && oomslice_watch_margin(&force->plan.header->machine, &info) == 0;
         act->deadline_us = force->plan.header->machine.death_deadline_us;
         switch (oomslice_token_take(is_short, &victim, &record)) {
         case OOMSLICE_TOKEN_THEIRS:
@@ -209,7 +221,7 @@ static void complete(const struct act *act, bool dead) {
 
         (void)oomslice_held_usage_rough(&act->held, &usage);
         record->victim_memory_after = usage.memory;
-        if (oomslice_meminfo_read(meminfo, &info) == 0)
+        if (read_meminfo(&info) == 0)
                 record->mem_available_after = info.available;
         /* Who is dead has given back what was his alone; what the cgroup keeps is cache, which anybody can have. */
         if (dead)
@@ -236,12 +248,14 @@ static void carry_out(struct act *act) {
                                                r < 0 ? r : 0);
                 return;
         }
+        oomslice_pulse_watchdog_busy(oomslice_moment_now() + act->deadline_us);
         if (act->record) {
                 act->record->signal_us = oomslice_moment_now();
                 oomslice_record_set_processes(act->record, &processes);
                 oomslice_ring_set_state(act->record, OOMSLICE_RECORD_SIGNALLED);
         }
         dead = await_death(act);
+        oomslice_pulse_watchdog_busy(0);
         if (!dead)
                 oomslice_rough_set_vain(act->cgroup_id);
         if (act->record)

@@ -35,6 +35,7 @@ SLICE = Interface(
         Property("TakenWith", "s"),
         Property("RankBy", "s"),
         Property("PressureTrigger", "s"),
+        Property("PressureVictims", "s"),
         Property("CooldownSec", "s"),
         Property("Tier", "s"),
         Property("OnDecision", "s"),

@@ -22,7 +22,7 @@ from oomslice.errors import InvalidSettingError, NoSuchUnitError
 from oomslice.plan.channel import FEATURES, CoreState
 from oomslice.policy.model import Policy, PolicyUnit
 from oomslice.policy.rank import rank
-from oomslice.settings.model import SETTING_KEYS, Problem, format_usec
+from oomslice.settings.model import SETTING_KEYS, PressureVictims, Problem, format_usec
 from oomslice.settings.steps import format_actions
 
 OUTSIDE = ffi.string(lib.oomslice_verdict_text(lib.OOMSLICE_VERDICT_OUTSIDE)).decode()
@@ -296,6 +296,7 @@ def _described(unit: PolicyUnit) -> dict[str, Any]:
         "TakenWith": unit.taken_with,
         "RankBy": settings.rank_by.value if settings.rank_by else "memory",
         "PressureTrigger": str(settings.pressure_trigger) if settings.pressure_trigger else "",
+        "PressureVictims": (settings.pressure_victims or PressureVictims.BELOW).value,
         "CooldownSec": format_usec(settings.cooldown_usec) if settings.cooldown_usec is not None else "2s",
         "Tier": settings.tier or "",
         "OnDecision": settings.on_decision or "",

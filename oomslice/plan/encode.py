@@ -18,7 +18,7 @@ from oomslice.cgroups.model import Usage
 from oomslice.errors import PlanError
 from oomslice.policy.model import Policy, PolicyDomain, PolicyUnit
 from oomslice.policy.rank import unit_flags
-from oomslice.settings.model import KillScope, MachineTriggers, PressureTrigger, PsiKind, RankBy, Step
+from oomslice.settings.model import KillScope, MachineTriggers, PressureTrigger, PressureVictims, PsiKind, RankBy, Step
 from oomslice.settings.steps import THROTTLE_DEFAULT
 from oomslice.settings.values import parse_size
 
@@ -320,7 +320,9 @@ def _put_unit(target: CData, unit: PolicyUnit, baseline: Usage, name_offset: int
 def _put_domain(target: CData, domain: PolicyDomain) -> None:
     target.unit = domain.unit
     target.rank_by = RANK_BY[domain.rank_by]
-    target.flags = lib.OOMSLICE_UNIT_DRY_RUN if domain.dry_run else 0
+    target.flags = lib.OOMSLICE_DOMAIN_DRY_RUN if domain.dry_run else 0
+    if domain.victims is PressureVictims.LOWER_PRIORITY:
+        target.flags |= lib.OOMSLICE_DOMAIN_LOWER
     target.cooldown_us = min(domain.cooldown_usec, _TIME_MAX_USEC)
     _put_trigger(target.trigger, domain.settings.pressure_trigger)
 

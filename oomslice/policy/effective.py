@@ -29,6 +29,7 @@ from oomslice.settings.model import (
     SETTING_NAMES,
     Configuration,
     KillScope,
+    PressureVictims,
     Problem,
     RankBy,
     Source,
@@ -403,6 +404,8 @@ def _domains(units: Sequence[PolicyUnit], problems: list[Problem]) -> list[Polic
                 cooldown_usec=COOLDOWN_DEFAULT_USEC if settings.cooldown_usec is None else settings.cooldown_usec,
                 dry_run=unit.dry_run,
                 settings=settings,
+                # The machine's shortage is everybody's.
+                victims=(number > 0 and settings.pressure_victims) or PressureVictims.BELOW,
             )
         )
     return domains

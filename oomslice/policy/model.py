@@ -6,7 +6,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from oomslice.settings.model import Amount, KillScope, Limits, MachineTriggers, RankBy, Step, UnitSettings
+from oomslice.settings.model import (
+    Amount,
+    KillScope,
+    Limits,
+    MachineTriggers,
+    PressureVictims,
+    RankBy,
+    Step,
+    UnitSettings,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +68,7 @@ class PolicyDomain:
     cooldown_usec: int
     dry_run: bool
     settings: UnitSettings
+    victims: PressureVictims = PressureVictims.BELOW
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ from types import MappingProxyType
 
 from oomslice._core import ffi, lib
 from oomslice.cgroups.model import Usage
-from oomslice.policy.model import Policy, PolicyUnit, RankedUnit
-from oomslice.settings.model import RankBy
+from oomslice.policy.model import Policy, PolicyDomain, PolicyUnit, RankedUnit
+from oomslice.settings.model import PressureVictims, RankBy
 
 OUT: Mapping[int, str] = {
     lib.OOMSLICE_VERDICT_OUTSIDE: "not below {domain.name}",
@@ -32,6 +32,10 @@ OUT: Mapping[int, str] = {
     lib.OOMSLICE_VERDICT_EMPTY: "no process in it",
 }
 """Verdicts that keep a unit out, in the order in which they are looked at, each with its reason."""
+
+
+OUT_LOWER = "is not elsewhere than {domain.name} with a priority below its {domain.priority} (PressureVictims=)"
+"""The first of them, of a domain whose shortage others pay for."""
 
 
 def rank(
@@ -55,7 +59,7 @@ def rank(
         raise IndexError(f"no domain {domain}: the policy has {len(policy.domains)}")
     rank_by = policy.domains[domain].rank_by
     domain_unit = policy.domains[domain].unit
-    below = below_unit(policy.units, domain_unit)
+    pays = pays_for(policy, policy.domains[domain])
     candidates = ffi.new("struct oomslice_candidate[]", len(policy.units))
 
     for index, unit in enumerate(policy.units):
@@ -67,7 +71,7 @@ def rank(
             "metric": metric(rank_by, now, baseline.get(unit.cgroup_id, Usage())) if now else 0,
             "memory": now.memory if now else 0,
             "flags": unit_flags(unit),
-            "state": state(now, is_below=below[index], is_tried=unit.cgroup_id in tried),
+            "state": state(now, is_below=pays[index], is_tried=unit.cgroup_id in tried),
         }
 
     eligible_count = lib.oomslice_select(candidates, len(policy.units))
@@ -82,6 +86,8 @@ def rank(
             reason = place(position, eligible, rank_by)
         elif candidate.verdict == lib.OOMSLICE_VERDICT_CONTAINER and unit.taken_with:
             reason = f"goes with {unit.taken_with}, which is taken as a whole (KillScope=subtree)"
+        elif candidate.verdict == lib.OOMSLICE_VERDICT_OUTSIDE and is_lower(policy.domains[domain]):
+            reason = OUT_LOWER.format(domain=policy.units[domain_unit])
         else:
             reason = OUT[candidate.verdict].format(unit=unit, domain=policy.units[domain_unit])
         ranking.append(
@@ -111,6 +117,27 @@ def metric(rank_by: RankBy, now: Usage, before: Usage) -> int:
             return max(0, now.memory - before.memory)
         case RankBy.REFAULT:
             return max(0, now.refaults - before.refaults)
+
+
+def is_lower(domain: PolicyDomain) -> bool:
+    """Whether others pay for the domain's shortage, those with a smaller priority."""
+    return domain.victims is PressureVictims.LOWER_PRIORITY
+
+
+def pays_for(policy: Policy, domain: PolicyDomain) -> list[bool]:
+    """For each unit whether it may be chosen for the domain, as oomslice_plan_pays_for() in core/plan.c says it."""
+    below = below_unit(policy.units, domain.unit)
+    if not is_lower(domain):
+        return below
+    above = set()
+    number = domain.unit
+    while number >= 0:
+        above.add(number)
+        number = policy.units[number].parent
+    own = policy.units[domain.unit].priority
+    return [
+        not below[number] and number not in above and unit.priority < own for number, unit in enumerate(policy.units)
+    ]
 
 
 def below_unit(units: Sequence[PolicyUnit], ancestor: int) -> list[bool]:

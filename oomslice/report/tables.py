@@ -24,6 +24,7 @@ SETTINGS = (
     "KillScope",
     "RankBy",
     "PressureTrigger",
+    "PressureVictims",
     "CooldownSec",
     "DryRun",
     "Tier",
@@ -86,6 +87,10 @@ def candidates(case: Case) -> Markup:
     if not decision.candidates:
         if decision.carrier == "kernel":
             return tag("p", "Candidates are not known: the kernel chose by its own score, not by priorities.")
+        if decision.carrier == "bpf":
+            return tag(
+                "p", f"{decision.candidates_total} units could be chosen; the program in the kernel names its choice."
+            )
         return tag("p", "No candidates were looked at.")
     metric = {"memory": "Memory", "swap": "Swap", "growth": "Growth", "refault": "Refaults"}
     columns = (

@@ -18,6 +18,7 @@ from oomslice.settings.values import (
     parse_kill_scope,
     parse_on_decision,
     parse_pressure_trigger,
+    parse_pressure_victims,
     parse_priority,
     parse_rank_by,
     parse_reserve,
@@ -35,6 +36,7 @@ SETTING_PARSERS: Mapping[str, Parser] = MappingProxyType(
         "kill_scope": parse_kill_scope,
         "rank_by": parse_rank_by,
         "pressure_trigger": parse_pressure_trigger,
+        "pressure_victims": parse_pressure_victims,
         "cooldown_usec": parse_cooldown,
         "dry_run": parse_boolean,
         "tier": parse_tier_name,
@@ -68,7 +70,7 @@ LIMIT_PARSERS: Mapping[str, Parser] = MappingProxyType(
 )
 """Field of Limits -> parser."""
 
-CARRIER_PARSERS: Mapping[str, Parser] = MappingProxyType({"score_adj": parse_boolean})
+CARRIER_PARSERS: Mapping[str, Parser] = MappingProxyType({"score_adj": parse_boolean, "prekill": parse_boolean})
 """Field of CarrierSwitches -> parser."""
 
 INTEGER_FIELDS = frozenset({"priority", "decisions_max"})

@@ -56,6 +56,13 @@ class RankBy(enum.Enum):
     REFAULT = "refault"
 
 
+class PressureVictims(enum.Enum):
+    BELOW = "below"
+    """what is in the unit, or the unit itself"""
+    LOWER_PRIORITY = "lower-priority"
+    """units elsewhere with a smaller priority, while the machine has little left"""
+
+
 class PsiKind(enum.Enum):
     SOME = "some"
     FULL = "full"
@@ -127,6 +134,7 @@ class UnitSettings:
     kill_scope: KillScope | None = None
     rank_by: RankBy | None = None
     pressure_trigger: PressureTrigger | None = None
+    pressure_victims: PressureVictims | None = None
     cooldown_usec: int | None = None
     dry_run: bool | None = None
     tier: str | None = None
@@ -156,6 +164,7 @@ SETTING_KEYS: Mapping[str, str] = MappingProxyType(
         "KillScope": "kill_scope",
         "RankBy": "rank_by",
         "PressureTrigger": "pressure_trigger",
+        "PressureVictims": "pressure_victims",
         "CooldownSec": "cooldown_usec",
         "DryRun": "dry_run",
         "Tier": "tier",
@@ -250,6 +259,8 @@ class CarrierSwitches:
 
     score_adj: bool = True
     """processes get an oom_score_adj by which the kernel's own killer follows the priorities"""
+    prekill: bool = True
+    """a BPF program kills by the plan before the kernel would"""
 
 
 @dataclass(frozen=True, slots=True)

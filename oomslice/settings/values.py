@@ -13,7 +13,15 @@ import re
 from typing import TypeVar
 
 from oomslice.errors import SettingsError
-from oomslice.settings.model import Amount, KillScope, PressureTrigger, PsiKind, RankBy, format_usec
+from oomslice.settings.model import (
+    Amount,
+    KillScope,
+    PressureTrigger,
+    PressureVictims,
+    PsiKind,
+    RankBy,
+    format_usec,
+)
 from oomslice.settings.unitname import UnitNameKind, check_unit_name
 
 WHITESPACE = " \t\n\r"
@@ -314,6 +322,11 @@ def parse_kill_scope(text: str) -> KillScope:
 def parse_rank_by(text: str) -> RankBy:
     """RankBy=: memory, swap, growth or refault."""
     return _parse_enum(RankBy, text)
+
+
+def parse_pressure_victims(text: str) -> PressureVictims:
+    """PressureVictims=: below or lower-priority."""
+    return _parse_enum(PressureVictims, text)
 
 
 def parse_tier_name(text: str) -> str:

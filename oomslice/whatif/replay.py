@@ -19,7 +19,7 @@ from oomslice._core import ffi, lib
 from oomslice.cgroups.model import Usage
 from oomslice.plan.encode import put_machine
 from oomslice.policy.model import Policy, PolicyUnit, RankedUnit
-from oomslice.policy.rank import rank
+from oomslice.policy.rank import is_lower, rank
 from oomslice.settings.model import PressureTrigger, Problem, PsiKind, RankBy, Step
 from oomslice.settings.steps import format_actions
 from oomslice.whatif.state import Changes, Figures, Frame, Stall, State
@@ -138,6 +138,8 @@ class Replay:
         decisions = self._decide(0, trigger, figures) if trigger else []
         for index, domain in enumerate(self._policy.domains):
             own = domain.settings.pressure_trigger
+            if is_lower(domain) and figures.available > self._machine.available_thrash:
+                continue
             if own is not None and self._fires(own, self._policy.units[domain.unit].cgroup_id):
                 decisions += self._decide(index, lib.OOMSLICE_TRIGGER_PRESSURE, figures)
         return decisions

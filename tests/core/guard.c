@@ -41,6 +41,7 @@ static const struct {
         {"memory.swap.current", "the same"},
         {"memory.high", "the same"},
         {"memory.reclaim", "the same"},
+        {"memory.min", "a plan is taken: cgroups right below the root"},
         {"memory.pressure", "a plan is taken: triggers and figures of domains"},
         {"pressure/memory", "a plan is taken: triggers of the machine"},
 };

@@ -127,7 +127,7 @@ def test_dry_run_records_its_choice_and_kills_nobody(scene: Scene, where: str) -
         scene.core.start()
     unit = scene.add("a.service", 0, lib.OOMSLICE_UNIT_DRY_RUN if where == "unit" else 0, processes=2)
     scene.add("b.service", 5, processes=2)
-    flags = lib.OOMSLICE_UNIT_DRY_RUN if where == "domain" else 0
+    flags = lib.OOMSLICE_DOMAIN_DRY_RUN if where == "domain" else 0
     records = scene.hand_over(domains=[Domain(0, flags=flags)])
     scene.shortage()
     record = records.wait()

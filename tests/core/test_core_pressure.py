@@ -13,7 +13,7 @@ import pytest
 
 from oomslice._core import lib
 from tests.core.plans import Domain
-from tests.core.rig import Core, Scene, name, scenes, wait_until
+from tests.core.rig import Core, Scene, name, scenes, verdicts, wait_until
 
 LIMIT = 24 << 20
 SOME_STALL = (lib.OOMSLICE_PSI_SOME, 20_000, 2_000_000)
@@ -156,3 +156,30 @@ def test_stalls_from_before_a_trigger_was_made_fire_nothing(scene: Scene, stalle
     # And what is real counts.
     stallers.start(unit)
     assert records.wait(20).trigger == lib.OOMSLICE_TRIGGER_PRESSURE
+
+
+def test_stall_of_a_unit_that_matters_is_paid_for_by_smaller_priorities_elsewhere(
+    scene: Scene, stallers: Stallers
+) -> None:
+    services = scene.add_slice("services.slice", 500)
+    database = scene.add("services.slice/database.service", 500, parent=services)
+    idle = scene.add("services.slice/idle.service", -900, parent=services, processes=1)
+    equal = scene.add("equal.service", 500, processes=1)
+    other = scene.add("other.service", -800, processes=1)
+    domains = [
+        Domain(0),
+        Domain(services + 1, flags=lib.OOMSLICE_DOMAIN_LOWER, trigger=SOME_STALL, cooldown_us=30_000_000),
+    ]
+    scene.core.set_memory(4096)
+    records = scene.hand_over(domains=domains)
+    stallers.start(database)
+    time.sleep(5)
+    assert records.next() is None, "the machine has memory: it stalls at a limit of its own"
+
+    scene.core.set_memory(150, swap_total=4096, swap_free=4000)  # available_thrash is 200
+    record = records.wait(20)
+    assert (record.trigger, record.outcome) == (lib.OOMSLICE_TRIGGER_PRESSURE, lib.OOMSLICE_OUTCOME_FREED)
+    assert (name(record.domain_name), name(record.victim_name)) == ("database.service", "idle.service")
+    assert verdicts(record) == {os.stat(idle).st_ino: "chosen", os.stat(other).st_ino: "eligible"}
+    assert [scene.alive(path) for path in (idle, equal, other)] == [0, 1, 1]
+    assert scene.alive(database) >= 1

@@ -14,6 +14,7 @@ from oomslice.settings.model import (
     KillScope,
     MachineTriggers,
     PressureTrigger,
+    PressureVictims,
     PsiKind,
     RankBy,
     Step,
@@ -166,6 +167,7 @@ def policies(draw: st.DrawFn, max_units: int = 24) -> Policy:
             cooldown_usec=draw(st.integers(0, 10**12)),
             dry_run=draw(st.booleans()),
             settings=UnitSettings(pressure_trigger=draw(st.none() | triggers())),
+            victims=draw(st.sampled_from(PressureVictims)) if index > 0 else PressureVictims.BELOW,
         )
         for index in (0, *elsewhere)
     )

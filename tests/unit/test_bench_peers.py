@@ -445,12 +445,15 @@ def test_the_documentation_shows_the_committed_summary() -> None:
     assert (TOP / "docs/benchmarks.svg").read_text() == picture(committed)
 
 
-def test_the_database_is_protected_for_all_and_ours_has_nothing_but_priorities() -> None:
+def test_the_database_is_protected_for_all_and_ours_has_little_more_than_priorities() -> None:
     for candidate in CANDIDATES.values():
         assert "MemoryMin=128M" in files_of(candidate, swap=True)["/etc/systemd/system/benchsvc.slice"]
         assert "Memory" not in files_of(candidate, swap=True)["/etc/systemd/system/benchhog.slice"]
-    ours = [text for path, text in CANDIDATES["oomslice-tuned"].files.items()]
-    assert all(re.fullmatch(r"\[X-OOMSlice\]\nPriority=-?\d+\n", text) for text in ours)
+    for swap, more in ((False, ""), (True, "(PressureTrigger=.*\nPressureVictims=lower-priority\n)?")):
+        files = files_of(CANDIDATES["oomslice-tuned"], swap=swap)
+        ours = [text for path, text in files.items() if path.endswith("50-oomslice.conf")]
+        assert len(ours) == 2
+        assert all(re.fullmatch(rf"\[X-OOMSlice\]\nPriority=-?\d+\n{more}", text) for text in ours)
     assert not CANDIDATES["oomslice"].files
 
 

@@ -15,11 +15,12 @@ from oomslice.cgroups.model import Usage
 from oomslice.errors import PlanError
 from oomslice.plan.encode import KILL_SCOPE, PSI_KIND, RANK_BY, STEP_KIND, decode, encode, plan_names, plan_texts
 from oomslice.policy.model import Policy, PolicyDomain
-from oomslice.policy.rank import unit_flags
+from oomslice.policy.rank import pays_for, unit_flags
 from oomslice.settings.model import (
     Amount,
     MachineTriggers,
     PressureTrigger,
+    PressureVictims,
     PsiKind,
     RankBy,
     Step,
@@ -121,7 +122,10 @@ def test_a_policy_comes_back_as_it_went_in(
         assert (got["baseline_memory"], got["baseline_refaults"]) == (before.memory, before.refaults)
     for domain, got in zip(wanted.domains, read["domains"], strict=True):
         assert (got["unit"], got["rank_by"]) == (domain.unit, RANK_BY[domain.rank_by])
-        assert got["flags"] == (lib.OOMSLICE_UNIT_DRY_RUN if domain.dry_run else 0)
+        assert got["flags"] == (
+            (lib.OOMSLICE_DOMAIN_DRY_RUN if domain.dry_run else 0)
+            | (lib.OOMSLICE_DOMAIN_LOWER if domain.victims is PressureVictims.LOWER_PRIORITY else 0)
+        )
         assert got["cooldown_us"] == domain.cooldown_usec
         assert got["trigger"] == trigger_dict(domain.settings.pressure_trigger)
     assert plan_names(plan) == {one.cgroup_id: one.name for one in wanted.units}
@@ -360,7 +364,7 @@ def test_a_unit_out_of_range_is_refused_although_the_checksum_is_right(field: st
         ("unit", -1),
         ("unit", 0),
         ("rank_by", 4),
-        ("flags", lib.OOMSLICE_UNIT_CANDIDATE),
+        ("flags", 4),
         ("reserved", 1),
         ("cooldown_us", lib.OOMSLICE_PLAN_TIME_MAX_S * 1_000_000 + 1),
         ("cooldown_us", (1 << 64) - 1),
@@ -386,6 +390,9 @@ def test_a_domain_out_of_range_is_refused_although_the_checksum_is_right(field: 
 def test_the_first_domain_is_the_machine() -> None:
     forged = Forgery()
     forged.domains[0].unit = 1
+    assert refusal(bytes(forged)) == lib.OOMSLICE_PLAN_E_DOMAIN
+    forged = Forgery()
+    forged.domains[0].flags = lib.OOMSLICE_DOMAIN_LOWER
     assert refusal(bytes(forged)) == lib.OOMSLICE_PLAN_E_DOMAIN
 
 
@@ -430,3 +437,17 @@ def test_every_refusal_has_a_sentence_of_its_own() -> None:
     texts = {ffi.string(lib.oomslice_plan_result_text(result)) for result in results}
     assert len(results) == len(texts) > 10
     assert ffi.string(lib.oomslice_plan_result_text(9999)) == b"unknown result"
+
+
+@given(policies())
+def test_who_pays_for_a_domain_is_the_same_in_the_core_as_in_a_ranking(wanted: Policy) -> None:
+    data = encoded(wanted)
+    buffer = ffi.new("char[]", data)  # aligned, unlike bytes
+    plan, detail = ffi.new("struct oomslice_plan *"), ffi.new("uint32_t *")
+    assert lib.oomslice_plan_check(buffer, len(data), plan, detail) == lib.OOMSLICE_PLAN_OK
+    for number, domain in enumerate(wanted.domains):
+        said = [
+            bool(lib.oomslice_plan_pays_for(plan, plan.domains + number, index, one.priority))
+            for index, one in enumerate(wanted.units)
+        ]
+        assert said == pays_for(wanted, domain)

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oomslice.cgroups.model import Usage
-from oomslice.policy.model import Policy, PolicyDomain, RankedUnit
+from oomslice.policy.model import Policy, PolicyDomain, PolicyUnit, RankedUnit
 from oomslice.policy.rank import OUT, rank
-from oomslice.settings.model import RankBy, UnitSettings
+from oomslice.settings.model import PressureVictims, RankBy, UnitSettings
 from tests.unit.policies import GIB, policies, policy, unit, usages, uses
 
 
@@ -27,6 +27,13 @@ def reasons(ranking: tuple[RankedUnit, ...]) -> dict[str, str]:
 
 def domain(index: int) -> PolicyDomain:
     return PolicyDomain(index, RankBy.MEMORY, 0, False, UnitSettings())
+
+
+def with_ancestors(wanted: Policy, one: PolicyUnit) -> list[PolicyUnit]:
+    chain = [one]
+    while chain[-1].parent >= 0:
+        chain.append(wanted.units[chain[-1].parent])
+    return chain
 
 
 TWO_SLICES = policy(
@@ -175,9 +182,13 @@ def test_no_policy_has_somebody_chosen_who_must_not_be(wanted: Policy, data: st.
         assert source.candidate
         assert not (source.protected or source.self_ or source.left_to_oomd)
         assert one.cgroup_id in usage and usage[one.cgroup_id].populated and one.cgroup_id not in tried
-        while source.cgroup_id != wanted.units[wanted.domains[index].unit].cgroup_id:
-            assert source.parent >= 0, "not below the domain"
-            source = wanted.units[source.parent]
+        place = wanted.units[wanted.domains[index].unit]
+        above = {one.cgroup_id for one in with_ancestors(wanted, source)}
+        if wanted.domains[index].victims is PressureVictims.BELOW:
+            assert place.cgroup_id in above
+        else:
+            assert source.priority < place.priority and place.cgroup_id not in above
+            assert source.cgroup_id not in {one.cgroup_id for one in with_ancestors(wanted, place)}
     for better, worse in itertools.pairwise(may):
         assert (better.priority, -better.metric, -better.cgroup_id) < (worse.priority, -worse.metric, -worse.cgroup_id)
 
@@ -203,3 +214,23 @@ def test_names_are_never_taken_for_a_template() -> None:
     told = reasons(rank(hostile, {10: uses(1), 11: uses(1), 12: uses(2)}))
     assert told["{unit.path}%s.scope"] == "protected: {x}"
     assert told["b.scope"] == "most memory at priority 0, compared with {0}.scope"
+
+
+def test_whose_shortage_others_pay_for_is_paid_for_by_smaller_priorities_elsewhere() -> None:
+    tree = policy(
+        unit("services.slice", 10, priority=500),
+        unit("database.service", 11, parent=1, priority=500),
+        unit("backup.service", 12, parent=1, priority=-100),
+        unit("equal.service", 13, priority=500),
+        unit("hog.service", 14, priority=-200),
+        domains=(replace(domain(2), victims=PressureVictims.LOWER_PRIORITY),),
+    )
+    ranking = rank(tree, {id: uses(GIB) for id in range(11, 15)}, domain=1)
+    assert [(one.name, one.verdict) for one in ranking[:3]] == [
+        ("hog.service", "chosen"),
+        ("backup.service", "eligible"),
+        ("-.slice", "outside"),
+    ]
+    assert {one.verdict for one in ranking[2:]} == {"outside"}
+    told = reasons(ranking)["equal.service"]
+    assert told == "is not elsewhere than database.service with a priority below its 500 (PressureVictims=)"

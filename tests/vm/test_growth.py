@@ -9,6 +9,8 @@ from .lab import Lab
 
 LEFT = 0.03
 """Share of memory that is left at least when the core decides. Its limit is a little above."""
+CACHE = "/var/tmp/cache"
+CACHE_MB = 250
 WITHOUT = "/etc/systemd/system/oomslice-core.service.d/50-test.conf"
 
 
@@ -72,3 +74,26 @@ def test_page_faults_alone_wake_the_core_no_more_often_than_memory_could_run_sho
     above = lab.machine.available_mb() - 0.04 * total
     # Half of it at 2 GiB/s and processor, of which there are two; and the questions. A little less is left meanwhile.
     assert woken(busy) <= 1.5 * 2 * 2 * 2048 / above + 1
+
+
+def test_page_cache_that_is_protected_is_not_taken_for_memory_that_is_left(lab: Lab) -> None:
+    """MemAvailable counts it, but it cannot be reclaimed: who waits for that to sink waits for the kernel's killer."""
+    lab.drop_in("hog.service", "Priority=-100")
+    lab.machine.check(f"systemctl set-property --runtime cache.slice MemoryMin={CACHE_MB + 50}M")
+    try:
+        fill = f"head -c {CACHE_MB}M /dev/zero >{CACHE}; sync; cat {CACHE} >/dev/null; exec sleep infinity"
+        lab.start("cache", f"/bin/sh -c '{fill}'", slice="cache.slice")
+        held = "awk '/^file /{print int($2 / 1048576)}' /sys/fs/cgroup/cache.slice/memory.stat"
+        lab.machine.wait_for("the cache is there", lambda: int(lab.machine.check(held)) >= CACHE_MB - 5, 120, 0.5)
+        lab.start_service("kept", 80)
+        lab.start_hog("hog", wait_for="go")
+        lab.wait_planned(hog=-100, kept=0, cache=0)
+        lab.go()
+        lab.wait_until_dead("hog")
+        said = int(lab.machine.check(held))
+        decision = lab.assert_killed("hog")
+        assert said >= CACHE_MB - 5
+        assert lab.lives("kept") and lab.machine.active("cache.service")
+        assert decision["memory_available"] <= decision["memory_available_limit"]
+    finally:
+        lab.machine.check(f"rm -f {CACHE}; systemctl revert cache.slice")

@@ -4,7 +4,7 @@
 The database has MemoryMin= and OOMScoreAdjust= for all of them, the kernel alone included, as a careful administrator
 would set them. As packaged, nobody is told more than that. Tuned, each is told by its own means that the hog is to go
 and the database to stay, and acts as early as its makers advise. Beyond those, oomslice is given nothing but Priority=
-of two slices.
+of two slices and, with swap, that the hog makes room when the database stalls.
 """
 
 from __future__ import annotations
@@ -58,6 +58,10 @@ _OOMD_SWAP = """ {"name":"low swap","detectors":[["swap",{"name":"swap_free","ar
 _OOMD_ANONYMOUS = """ {"name":"no swap","detectors":[["anon",
    {"name":"memory_above","args":{"cgroup":"benchhog.slice","threshold_anon":"80%","duration":"0"}}]],
   "actions":[{"name":"kill_by_memory_size_or_growth","args":{"cgroup":"benchhog.slice/*","post_action_delay":"1"}}]}"""
+
+
+_DATABASE_SETTINGS = f"{SYSTEMD}/benchsvc.slice.d/50-oomslice.conf"
+_DATABASE_STALLS = "PressureTrigger=some 10ms/500ms\nPressureVictims=lower-priority\n"
 
 
 def _oomd(*rulesets: str) -> str:
@@ -153,8 +157,10 @@ CANDIDATES = {
             tuned=True,
             files={
                 f"{SYSTEMD}/benchhog.slice.d/50-oomslice.conf": f"[X-OOMSlice]\nPriority={HOG_PRIORITY}\n",
-                f"{SYSTEMD}/benchsvc.slice.d/50-oomslice.conf": f"[X-OOMSlice]\nPriority={DATABASE_PRIORITY}\n",
+                _DATABASE_SETTINGS: f"[X-OOMSlice]\nPriority={DATABASE_PRIORITY}\n{_DATABASE_STALLS}",
             },
+            # Without swap nothing is lost by waiting until memory is gone.
+            without_swap={_DATABASE_SETTINGS: f"[X-OOMSlice]\nPriority={DATABASE_PRIORITY}\n"},
             pause=3,
         ),
     )
