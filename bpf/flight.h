@@ -72,11 +72,12 @@ struct oomslice_chosen chosen;
 
 static const __u32 zero_key;
 
-#define COUNT_UP(field)                                                                               \
+#define COUNT_UP(field) ADD(field, 1)
+#define ADD(field, count)                                                                             \
         do {                                                                                          \
                 struct oomslice_prekill_figures *figures_ = bpf_map_lookup_elem(&figures, &zero_key); \
                 if (figures_)                                                                         \
-                        __sync_fetch_and_add(&figures_->field, 1);                                    \
+                        __sync_fetch_and_add(&figures_->field, count);                                \
         } while (0)
 
 /* The pulse, if anything is to be done at all. */
@@ -88,7 +89,7 @@ static __always_inline struct oomslice_pulse *ready(void) {
 }
 
 static __always_inline void tell_end(const struct flight *flight, struct cgroup *cgroup, __u32 how) {
-        struct oomslice_seen left = {};
+        struct oomslice_policy_candidate left = {};
         struct oomslice_prekill_ended *end = bpf_ringbuf_reserve(&facts, sizeof(*end), 0);
 
         if (!end) {
@@ -103,8 +104,8 @@ static __always_inline void tell_end(const struct flight *flight, struct cgroup 
         end->how = how;
         end->reserved = 0;
         if (cgroup)
-                weigh_cgroup(cgroup, &left);
-        end->usage = bytes(left.memory) + bytes(left.swap);
+                charged(cgroup, &left);
+        end->usage = left.usage;
         end->free = OF_ZONES(NR_FREE_PAGES) << MEMORY_PAGE_SHIFT;
         bpf_ringbuf_submit(end, 0);
 }

@@ -106,6 +106,7 @@ static __always_inline void choose_and_kill(__u64 domain, __u32 reason, const st
         else {
                 kill_unit(&record, chosen.level);
                 COUNT_UP(kills);
+                ADD(victims, record.signalled);
                 if (flight && record.scope == OOMSLICE_SCOPE_PROCESS)
                         flight->pid = hunt.largest_pid;
         }
