@@ -75,16 +75,17 @@ class Decision:
     """Times ending in `_usec` are CLOCK_MONOTONIC microseconds, 0 if it did not happen; sizes are bytes."""
 
     id: str
-    """"RING-SEQUENCE" in hexadecimal and decimal; "k" before the sequence for the kernel's own kills"""
+    """"RING-SEQUENCE" in hexadecimal and decimal; "k" before the sequence for the kernel's own kills, "o"
+    before the time for those of systemd-oomd"""
     boot_id: str
     carrier: str
-    """"core" or "kernel" (later "bpf")"""
+    """"core", "kernel" or "systemd-oomd" (later "bpf")"""
     trigger: str
-    """"memory-available", "memory-low", "thrash", "pressure", "asked" or "kernel-oom\""""
+    """"memory-available", "memory-low", "thrash", "pressure", "asked", "kernel-oom" or "oomd\""""
     domain: str
     outcome: str
     """one of "freed", "relieved", "held", "kept", "deadline", "dry-run", "no-candidate", "failed", "gone",
-    "interrupted", "refused", "done", "killed-by-kernel\""""
+    "interrupted", "refused", "done", "killed-by-kernel", "killed-by-oomd\""""
     realtime_usec: int
     """CLOCK_REALTIME of the trigger"""
     trigger_usec: int = 0

@@ -10,6 +10,7 @@ TRIGGERS = {
     "pressure": "memory pressure of the domain",
     "asked": "somebody asked for it",
     "kernel-oom": "the kernel ran out of memory",
+    "oomd": "systemd-oomd found memory short, by its own limits",
 }
 OUTCOMES = {
     "freed": "the victim is dead and its memory is back",
@@ -25,6 +26,7 @@ OUTCOMES = {
     "refused": "the last check before the kill found a process that is never touched",
     "done": "the step that was asked for is done",
     "killed-by-kernel": "the kernel's own OOM killer acted, not oomslice",
+    "killed-by-oomd": "systemd-oomd acted, not oomslice",
     "pending": "not known yet",
 }
 MOMENTS = (
@@ -71,6 +73,11 @@ CONSTRAINTS = {
     "CONSTRAINT_MEMORY_POLICY": "the memory nodes of a memory policy",
 }
 """What the kernel says it was short of (include/linux/oom.h)."""
+OOMD_REASONS = {
+    "memory-used": "memory and swap of the machine were used up",
+    "memory-pressure": "memory pressure of a unit that is marked for it",
+}
+"""Why systemd-oomd kills, in its own words and in ours."""
 SOURCES = {
     "bpf": "BPF, the moment it happened",
     "kernel-log": "the kernel log",

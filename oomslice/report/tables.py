@@ -87,6 +87,8 @@ def candidates(case: Case) -> Markup:
     if not decision.candidates:
         if decision.carrier == "kernel":
             return tag("p", "Candidates are not known: the kernel chose by its own score, not by priorities.")
+        if decision.carrier == "systemd-oomd":
+            return tag("p", "Candidates are not known: systemd-oomd chose by its own rules.")
         return tag("p", "No candidates were looked at.")
     metric = {"memory": "Memory", "swap": "Swap", "growth": "Growth", "refault": "Refaults"}
     columns = (
