@@ -27,13 +27,13 @@ MODULE = "oomslice._core"
 
 HEADERS = (
     *("plan.h", "select.h", "ring.h", "history.h", "channel.h", "psi.h", "cgroup.h", "kill.h", "pinned.h", "fact.h"),
-    *("meminfo.h", "watch.h", "slicevalue.h", "pulse.h"),
+    *("meminfo.h", "watch.h", "slicevalue.h", "pulse.h", "prekill.h"),
 )
 """Headers with a cffi block, in an order in which each type is declared before it is used. What they declare is
 defined in the .c of the same name, except for those of TYPES_ONLY."""
-TYPES_ONLY = ("channel.h", "meminfo.h", "slicevalue.h", "pulse.h")
+TYPES_ONLY = ("channel.h", "meminfo.h", "slicevalue.h", "pulse.h", "prekill.h")
 
-HELPERS = ("hash.c", "number.c")
+HELPERS = ("bpfring.c", "hash.c", "number.c")
 """What those call, besides."""
 
 BLOCK = re.compile(r"^/\* cffi: begin \*/$(.*?)^/\* cffi: end \*/$", re.MULTILINE | re.DOTALL)

@@ -6,9 +6,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct btf;
+#include "refuse.h"
 
-enum { OOMSLICE_WHY_MAX = 512 };
+struct bpf_object;
+struct btf;
 
 struct oomslice_carrier {
         const char *name;
@@ -18,6 +19,11 @@ struct oomslice_carrier {
         const void *(*object)(size_t *sizep);
         /* Functions that the programs call in the kernel (kfuncs), beside those that they are attached to; ends with NULL. */
         const char *const *calls;
+        /* Where one object does not do for all kernels: the one for this, by its types. False: none does. */
+        bool (*fits)(const struct btf *btf, const void *(**objectp)(size_t *sizep),
+                     char why[static OOMSLICE_WHY_MAX]);
+        /* Attaches and pins what is no program of its own; may be NULL. */
+        bool (*attach)(struct bpf_object *object, const char *directory, char why[static OOMSLICE_WHY_MAX]);
 };
 
 /* What is known of a loaded one from its pins. */
@@ -30,13 +36,14 @@ struct oomslice_carrier_figures {
 /* The carriers in the order in which they are loaded; ends with a name of NULL. */
 extern const struct oomslice_carrier oomslice_carriers[];
 
-/* All that libbpf says goes to standard error, too. */
-extern bool oomslice_carrier_verbose;
-
 /* Loads, attaches and pins all programs of it below the directory `pins`. False: nothing of it is left, and `why` has a
  * sentence for people. `btf` are the types of the running kernel, NULL if it has none. */
 bool oomslice_carrier_load(const struct oomslice_carrier *carrier, const struct btf *btf, const char *pins,
                            char why[static OOMSLICE_WHY_MAX]);
+/* Whether a kernel with these types has the means for it, without loading anything; if not, `why` has a sentence. What the
+ * verifier would say is not known by that. */
+bool oomslice_carrier_possible(const struct oomslice_carrier *carrier, const struct btf *btf,
+                               char why[static OOMSLICE_WHY_MAX]);
 /* Whether programs of it are pinned, and if so what they have counted. */
 bool oomslice_carrier_loaded(const struct oomslice_carrier *carrier, const char *pins,
                              struct oomslice_carrier_figures *figures);

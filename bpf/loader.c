@@ -14,13 +14,20 @@
 #include <unistd.h>
 
 #include "carrier.h"
+#include "choose.h"
+#include "replace.h"
 #include "report.h"
+#include "say.h"
+
+enum { RUNS_MAX = 1000000 };
 
 static const char *pins = "/run/oomslice/bpf";
 static const char *report = "/run/oomslice/bpf.status";
 
 static const char help[] =
-        "oomslice-bpf [OPTIONS] load | unload | status\n"
+        "oomslice-bpf [OPTIONS] load | unload | status | check\n"
+        "oomslice-bpf [OPTIONS] choose [CGROUP]\n"
+        "oomslice-bpf [OPTIONS] policy [FILE | --remove]\n"
         "\n"
         "Puts the BPF programs of oomslice into the kernel. oomslice-bpf.service does that; by hand it is of use to see\n"
         "what this kernel can do and why.\n"
@@ -31,24 +38,21 @@ static const char help[] =
         "  status  for each set of programs whether it is active, how often it acted (hits), how often it should have\n"
         "          run and could not (missed), and how many of its records found no room (lost)\n"
         "\n"
-        "  --json         status as JSON\n"
-        "  --verbose      load: all that the kernel says of programs that it refuses\n"
+        "  check   for each set of programs whether this kernel has what it needs. Nothing is loaded\n"
+        "  choose  whom the programs would choose now below a cgroup, by its path as systemd-cgls(1) has it; without one\n"
+        "          for the machine. Nobody is killed\n"
+        "  policy  what is in force of a policy of your own; puts the BPF program in the object FILE in force, for which units\n"
+        "          are chosen, skipped, or left to the plan; or removes it\n"
+        "\n"
+        "  --btf=FILE     check: the types of another kernel, as /sys/kernel/btf/vmlinux has them\n"
+        "  --json         status and choose as JSON\n"
+        "  --runs=N       choose: let it run N times and say how long it takes\n"
+        "  --verbose      load, policy: all that the kernel says of programs that it refuses\n"
         "  --pins=DIR     a directory on a BPF file system (default: /run/oomslice/bpf)\n"
         "  --report=FILE  where load leaves what it did (default: /run/oomslice/bpf.status)\n"
         "  --help, --version\n"
         "\n"
         "Exit status: 0; 1 if something failed, 2 if this was called wrongly. Manual: man oomslice-bpf\n";
-
-__attribute__((format(printf, 1, 2))) static int fail(const char *format, ...) {
-        va_list arguments;
-
-        fputs("oomslice-bpf: ", stderr);
-        va_start(arguments, format);
-        vfprintf(stderr, format, arguments);
-        va_end(arguments);
-        fputc('\n', stderr);
-        return 1;
-}
 
 static bool on_bpffs(void) {
         struct statfs fs;
@@ -60,9 +64,9 @@ static int unload(void) {
         int r;
 
         if (unlink(report) < 0 && errno != ENOENT)
-                return fail("%s: cannot be removed: %s", report, strerror(errno));
+                return oomslice_say_failed("%s: cannot be removed: %s", report, strerror(errno));
         r = oomslice_carriers_unload(pins);
-        return r < 0 ? fail("%s: not all pins could be removed: %s", pins, strerror(-r)) : 0;
+        return r < 0 ? oomslice_say_failed("%s: not all pins could be removed: %s", pins, strerror(-r)) : 0;
 }
 
 static int load(void) {
@@ -77,7 +81,7 @@ static int load(void) {
                 return 1;
         lines = oomslice_report_begin(report);
         if (!lines)
-                return fail("%s: cannot be written: %s", report, strerror(errno));
+                return oomslice_say_failed("%s: cannot be written: %s", report, strerror(errno));
         mounted = on_bpffs();
         btf = mounted ? btf__load_vmlinux_btf() : NULL;
         for (carrier = oomslice_carriers; carrier->name; carrier++) {
@@ -95,22 +99,26 @@ static int load(void) {
         }
         btf__free(btf);
         r = oomslice_report_end(lines, report);
-        return r < 0 ? fail("%s: cannot be written: %s", report, strerror(-r)) : 0;
+        return r < 0 ? oomslice_say_failed("%s: cannot be written: %s", report, strerror(-r)) : 0;
 }
 
-static void json_string(const char *text) {
-        putchar('"');
-        for (; *text; text++) {
-                unsigned char c = (unsigned char)*text;
+/* What a kernel with these types has the means for. Loads nothing. */
+static int check(const char *types) {
+        const struct oomslice_carrier *carrier;
+        struct btf *btf = types ? btf__parse(types, NULL) : btf__load_vmlinux_btf();
 
-                if (c == '"' || c == '\\')
-                        printf("\\%c", c);
-                else if (c < 0x20)
-                        printf("\\u%04x", c);
-                else
-                        putchar(c);
+        if (!btf)
+                return oomslice_say_failed("%s: no type information: %s", types ? types : "this kernel",
+                                           strerror(errno));
+        for (carrier = oomslice_carriers; carrier->name; carrier++) {
+                char why[OOMSLICE_WHY_MAX] = "";
+                bool can = oomslice_carrier_possible(carrier, btf, why);
+
+                printf("%s: %s%s%s\n", carrier->name, can ? "possible" : "not possible", can ? "" : ": ",
+                       why);
         }
-        putchar('"');
+        btf__free(btf);
+        return oomslice_say_all();
 }
 
 static int status(bool json) {
@@ -130,7 +138,7 @@ static int status(bool json) {
                         printf("%s{\"name\": \"%s\", \"active\": %s, \"why\": ",
                                carrier == oomslice_carriers ? "" : ", ", carrier->name,
                                active ? "true" : "false");
-                        json_string(why);
+                        oomslice_say_json(why);
                         printf(", \"hits\": %llu, \"missed\": %llu, \"lost\": %llu}",
                                (unsigned long long)figures.hits, (unsigned long long)figures.missed,
                                (unsigned long long)figures.lost);
@@ -143,35 +151,46 @@ static int status(bool json) {
         }
         if (json)
                 puts("]}");
-        return fflush(stdout) != 0 || ferror(stdout)
-                       ? fail("the output could not be written: %s", strerror(errno))
-                       : 0;
+        return oomslice_say_all();
 }
 
 int main(int argc, char **argv) {
         static const struct option options[] = {
-                {"json", no_argument, NULL, 'j'},
-                {"pins", required_argument, NULL, 'p'},
-                {"report", required_argument, NULL, 'r'},
-                {"verbose", no_argument, NULL, 'v'},
-                {"help", no_argument, NULL, 'h'},
-                {"version", no_argument, NULL, 'V'},
-                {NULL, 0, NULL, 0},
+                {"btf", required_argument, NULL, 'b'},    {"json", no_argument, NULL, 'j'},
+                {"pins", required_argument, NULL, 'p'},   {"remove", no_argument, NULL, 'x'},
+                {"report", required_argument, NULL, 'r'}, {"runs", required_argument, NULL, 'n'},
+                {"verbose", no_argument, NULL, 'v'},      {"help", no_argument, NULL, 'h'},
+                {"version", no_argument, NULL, 'V'},      {NULL, 0, NULL, 0},
         };
-        const char *verb;
-        bool json = false;
-        int option;
+        const char *verb, *types = NULL;
+        bool json = false, removes = false;
+        unsigned long runs = 0;
+        char *end;
+        int option, arguments;
 
         while ((option = getopt_long(argc, argv, "h", options, NULL)) >= 0) {
                 switch (option) {
+                case 'b':
+                        types = optarg;
+                        break;
                 case 'j':
                         json = true;
                         break;
                 case 'v':
-                        oomslice_carrier_verbose = true;
+                        oomslice_refuse_verbose = true;
                         break;
                 case 'p':
                         pins = optarg;
+                        break;
+                case 'n':
+                        runs = strtoul(optarg, &end, 10);
+                        if (!*optarg || *end || runs == 0 || runs > RUNS_MAX) {
+                                fputs("oomslice-bpf: --runs wants a number from 1 to 1000000\n", stderr);
+                                return 2;
+                        }
+                        break;
+                case 'x':
+                        removes = true;
                         break;
                 case 'r':
                         report = optarg;
@@ -187,15 +206,26 @@ int main(int argc, char **argv) {
                         return 2;
                 }
         }
-        verb = optind == argc - 1 ? argv[optind] : "";
-        if (strcmp(verb, "load") == 0)
-                return load();
-        if (strcmp(verb, "unload") == 0)
-                return unload();
-        if (strcmp(verb, "status") == 0)
-                return status(json);
+        arguments = argc - optind;
+        verb = arguments > 0 ? argv[optind] : "";
+        if (strcmp(verb, "choose") == 0 && arguments <= 2)
+                return oomslice_choose(pins, arguments == 2 ? argv[optind + 1] : "/", json, runs);
+        if (strcmp(verb, "policy") == 0 && arguments + removes <= 2)
+                return removes          ? oomslice_replace_remove(pins)
+                       : arguments == 2 ? oomslice_replace(pins, argv[optind + 1])
+                                        : oomslice_replace_show(pins);
+        if (arguments == 1 && !removes) {
+                if (strcmp(verb, "load") == 0)
+                        return load();
+                if (strcmp(verb, "unload") == 0)
+                        return unload();
+                if (strcmp(verb, "status") == 0)
+                        return status(json);
+                if (strcmp(verb, "check") == 0)
+                        return check(types);
+        }
         fprintf(stderr, "oomslice-bpf: %s; oomslice-bpf --help says more\n",
-                optind == argc ? "one of load, unload and status is needed"
-                               : "exactly one of load, unload and status is possible");
+                arguments == 0 ? "a command is needed: load, unload, status, check, choose or policy"
+                               : "that is no command, or has too many arguments");
         return 2;
 }

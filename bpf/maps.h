@@ -7,8 +7,11 @@
 #include "pulse.h"
 #include "slicevalue.h"
 
+/* BPF_MAP_TYPE_CGRP_STORAGE, which the headers of Linux before 6.2 do not have. */
+enum { CGROUP_STORAGE = 32 };
+
 struct {
-        __uint(type, BPF_MAP_TYPE_CGRP_STORAGE);
+        __uint(type, CGROUP_STORAGE);
         __uint(map_flags, BPF_F_NO_PREALLOC);
         __type(key, int);
         __type(value, struct oomslice_slice_value);
@@ -21,3 +24,9 @@ struct {
         __type(key, __u32);
         __type(value, struct oomslice_pulse);
 } pulse SEC(".maps");
+
+/* Read by the core: struct oomslice_sign. As small as can be (the size of a page, or libbpf makes it that). */
+struct {
+        __uint(type, BPF_MAP_TYPE_RINGBUF);
+        __uint(max_entries, 4096);
+} signs SEC(".maps");

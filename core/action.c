@@ -225,6 +225,15 @@ uint64_t oomslice_action_next(void) {
         return next;
 }
 
+uint64_t oomslice_action_deadline(void) {
+        uint64_t last = 0;
+
+        for (int i = 0; i < OOMSLICE_ACTIONS_MAX; i++)
+                if (actions[i].busy && actions[i].deadline_us > last)
+                        last = actions[i].deadline_us;
+        return last;
+}
+
 bool oomslice_action_of_domain(uint64_t domain_id) {
         for (int i = 0; i < OOMSLICE_ACTIONS_MAX; i++)
                 if (actions[i].busy && actions[i].domain_id == domain_id)

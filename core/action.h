@@ -53,5 +53,7 @@ bool oomslice_action_poll(uint64_t now_us, bool any, uint64_t available,
                           struct oomslice_action_result *resultp);
 /* When the next look is due; OOMSLICE_MOMENT_NEVER if nothing is under way. */
 uint64_t oomslice_action_next(void);
+/* Until when the last of those that are dying has time; 0: nobody is. */
+uint64_t oomslice_action_deadline(void);
 bool oomslice_action_of_domain(uint64_t domain_id);
 bool oomslice_action_of_victim(uint64_t victim_id);

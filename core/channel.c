@@ -175,6 +175,13 @@ static void answer_release(const struct oomslice_message *asked) {
         answer(&reply, NULL, 0);
 }
 
+static void answer_programs(const struct packet *packet) {
+        struct oomslice_message reply = {.type = OOMSLICE_MESSAGE_PROGRAMS_REPLY};
+
+        reply.status = hooks->programs(packet->fds, packet->fds_count);
+        answer(&reply, NULL, 0);
+}
+
 static void take_begin(struct packet *packet) {
         uint32_t detail = 0;
         int r = OOMSLICE_PLAN_E_SEQUENCE;
@@ -292,6 +299,9 @@ void oomslice_channel_receive(uint32_t events) {
                         break;
                 case OOMSLICE_MESSAGE_RELEASE:
                         answer_release(&packet.message);
+                        break;
+                case OOMSLICE_MESSAGE_PROGRAMS:
+                        answer_programs(&packet);
                         break;
                 case OOMSLICE_MESSAGE_STATE:
                         answer(&reply, NULL, 0);

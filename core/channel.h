@@ -11,6 +11,7 @@
  *   -> STATE                                    <- STATE_REPLY
  *   -> ACT (cgroup_id, step, amount, text, user) <- ACT_REPLY (status; size: sequence of the decision's record)
  *   -> RELEASE (cgroup_id)                      <- RELEASE_REPLY (status)
+ *   -> PROGRAMS + maps: none, or pulse and signs <- PROGRAMS_REPLY (status)
  * An error in BEGIN or DESCRIPTORS is answered with PLAN_REPLY at once; the plan in force stays, and what was still
  * on its way for the refused one is passed over: every BEGIN gets exactly one PLAN_REPLY. That has the generation
  * of its BEGIN; any other reply has the generation of the plan in force, 0 for none. While a victim is dying the
@@ -21,7 +22,7 @@
 
 /* cffi: begin */
 enum oomslice_channel_limit {
-        OOMSLICE_CHANNEL_VERSION = 2,
+        OOMSLICE_CHANNEL_VERSION = 3,
         OOMSLICE_CHANNEL_DESCRIPTORS = 240, /* the kernel's SCM_MAX_FD is 253 */
 };
 
@@ -38,6 +39,9 @@ enum oomslice_message_type {
         OOMSLICE_MESSAGE_ACT_REPLY = 10,
         OOMSLICE_MESSAGE_RELEASE = 11, /* what steps did to this cgroup is undone */
         OOMSLICE_MESSAGE_RELEASE_REPLY = 12,
+        OOMSLICE_MESSAGE_PROGRAMS =
+                13, /* the maps of the BPF programs that are loaded; none: no program is */
+        OOMSLICE_MESSAGE_PROGRAMS_REPLY = 14,
 };
 
 enum oomslice_core_feature {
@@ -49,6 +53,7 @@ enum oomslice_core_feature {
         OOMSLICE_FEATURE_PSI_DOMAINS = 32, /* every domain's trigger is armed */
         OOMSLICE_FEATURE_MEMORY = 64,      /* memory controller figures are there */
         OOMSLICE_FEATURE_FAULTS = 128,     /* page faults are counted: an early sign of growth */
+        OOMSLICE_FEATURE_PULSE = 256,      /* BPF programs can see whether it lives, and wake it */
 };
 
 struct oomslice_core_state {
@@ -90,6 +95,8 @@ struct oomslice_channel_hooks {
         /* Somebody asks for a step, or for the end of what steps did: 0 or -errno. */
         int (*act)(const struct oomslice_message *asked, uint64_t *sequencep);
         int (*release)(uint64_t cgroup_id);
+        /* The maps that the programs have now, in the order of PROGRAMS; they stay the caller's. 0 or -errno. */
+        int (*programs)(const int *fds, uint32_t fds_count);
 };
 
 /* `listen_fd` is non-blocking and listens; `ring_fd` and `event_fd` go out with HELLO_REPLY. 0 or -errno. */

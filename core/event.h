@@ -13,6 +13,7 @@ enum oomslice_event_kind {
         OOMSLICE_EVENT_DOMAIN = 7, /* trigger of a domain; index: the domain's */
         OOMSLICE_EVENT_VICTIM = 8, /* cgroup.events of a victim */
         OOMSLICE_EVENT_FAULTS = 9, /* so many page faults that memory is worth a look */
+        OOMSLICE_EVENT_SIGNS = 10, /* a BPF program says that it is */
 };
 
 struct oomslice_event {

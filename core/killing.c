@@ -20,6 +20,7 @@
 #include "mark.h"
 #include "moment.h"
 #include "number.h"
+#include "pulse.h"
 #include "reaper.h"
 #include "record.h"
 #include "reserve.h"
@@ -153,6 +154,9 @@ int oomslice_killing_do(const struct oomslice_killing *killing, struct oomslice_
         if (!oomslice_token_yield(r == OOMSLICE_VICTIM_KILLED) && r < 0)
                 r = OOMSLICE_VICTIM_KILLED;
         now = oomslice_moment_now();
+        /* Before anything else: programs in the kernel give it time to die, too. */
+        if (r == OOMSLICE_VICTIM_KILLED)
+                oomslice_pulse_busy(now + killing->deadline_us);
         /* What they need to end, they now have: page tables to take apart, files to write back. */
         oomslice_reserve_give();
         if (r != OOMSLICE_VICTIM_KILLED) {

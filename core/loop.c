@@ -22,9 +22,12 @@
 #include "machine.h"
 #include "moment.h"
 #include "notify.h"
+#include "pulse.h"
 #include "reserve.h"
+#include "signs.h"
 #include "state.h"
 #include "watchdog.h"
+#include "withheld.h"
 
 enum { EVENTS_MAX = 32 };
 
@@ -109,11 +112,22 @@ static void take_event(struct turn *turn, const struct epoll_event *e, int timer
         case OOMSLICE_EVENT_FAULTS:
                 oomslice_faults_fired();
                 break;
+        case OOMSLICE_EVENT_SIGNS:
+                oomslice_signs_fired();
+                break;
         }
 }
 
 static bool is_calm(void) {
         return !oomslice_machine_watching() && oomslice_action_next() == OOMSLICE_MOMENT_NEVER;
+}
+
+/* What the turn was for is done: who asked before it looked has the answer. */
+static void beat(uint64_t looked_nsec, uint64_t now_us) {
+        /* First: whoever sees the answer is to see whether he may ask again. */
+        oomslice_signs_turn(oomslice_machine_margin(), oomslice_machine_watching(), now_us);
+        oomslice_pulse_turn(oomslice_machine_has_looked() ? looked_nsec : 0, oomslice_action_deadline(),
+                            oomslice_withheld_last());
 }
 
 static void count_faults(uint64_t now_us) {
@@ -122,11 +136,14 @@ static void count_faults(uint64_t now_us) {
 
 int oomslice_loop_run(int epoll_fd, int timer_fd) {
         static struct epoll_event events[EVENTS_MAX];
+        uint64_t looked_nsec;
 
         /* A plan may have been inherited in the middle of a shortage. */
         oomslice_watchdog_turn_begin(oomslice_moment_now());
+        looked_nsec = oomslice_moment_nsec();
         oomslice_machine_read(oomslice_moment_now());
         oomslice_machine_look(oomslice_moment_now(), false);
+        beat(looked_nsec, oomslice_moment_now());
         count_faults(oomslice_moment_now());
         for (;;) {
                 struct turn turn = {0};
@@ -149,9 +166,11 @@ int oomslice_loop_run(int epoll_fd, int timer_fd) {
                 if (turn.end)
                         return 0;
                 oomslice_decide_poll(turn.now_us, turn.victim, oomslice_machine_available());
+                looked_nsec = oomslice_moment_nsec();
                 /* Again, because the memory may have come back since: nobody dies for an old figure. */
                 oomslice_machine_read(turn.now_us);
                 oomslice_machine_look(turn.now_us, turn.thrashing);
+                beat(looked_nsec, turn.now_us);
                 count_faults(turn.now_us);
                 oomslice_reserve_turn(turn.now_us, is_calm());
                 oomslice_notify_turn(!is_calm(), turn.now_us);

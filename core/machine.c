@@ -119,6 +119,10 @@ uint64_t oomslice_machine_margin(void) {
         return info.available > limit ? info.available - limit : 0;
 }
 
+bool oomslice_machine_has_looked(void) {
+        return oomslice_force_get() && readable;
+}
+
 const struct oomslice_meminfo *oomslice_machine_meminfo(void) {
         return &info;
 }

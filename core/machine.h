@@ -23,5 +23,7 @@ bool oomslice_machine_watching(void);
 uint64_t oomslice_machine_margin(void);
 /* MemAvailable as read last, less what nobody can have (withheld.h). Bytes. */
 uint64_t oomslice_machine_available(void);
+/* True if there is a plan and what was read last can be decided by. */
+bool oomslice_machine_has_looked(void);
 /* All that was read last. */
 const struct oomslice_meminfo *oomslice_machine_meminfo(void);

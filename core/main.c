@@ -39,6 +39,8 @@
 #include "moment.h"
 #include "notify.h"
 #include "options.h"
+#include "programs.h"
+#include "pulse.h"
 #include "reaper.h"
 #include "record.h"
 #include "reserve.h"
@@ -46,6 +48,7 @@
 #include "rough.h"
 #include "sample.h"
 #include "seccomp.h"
+#include "signs.h"
 #include "state.h"
 #include "trail.h"
 #include "undo.h"
@@ -114,6 +117,7 @@ static void plan_in_force(void) {
 
         oomslice_decide_plan_taken();
         oomslice_withheld_plan();
+        oomslice_pulse_plan(&force->plan.header->machine);
         fit_tables();
         oomslice_reserve_plan(force->plan.header->machine.reserve,
                               force->plan.header->machine.available_watch);
@@ -230,7 +234,7 @@ static void arm(void) {
 
 static int run(const struct oomslice_options *options) {
         static const struct oomslice_channel_hooks hooks = {oomslice_state_get, plan_taken, act,
-                                                            oomslice_asked_release};
+                                                            oomslice_asked_release, oomslice_programs_take};
         struct oomslice_inherited inherited;
         int epoll_fd, timer_fd, event_fd, ring_fd, root_fd, proc_fd, meminfo_fd, status_fd, r;
         void *ring = NULL;
@@ -281,6 +285,10 @@ static int run(const struct oomslice_options *options) {
                 return fail(options->socket, inherited.socket);
         (void)fcntl(inherited.socket, F_SETFL, O_NONBLOCK);
 
+        oomslice_signs_init(epoll_fd);
+        r = oomslice_pulse_init(options->dry_run);
+        if (r < 0)
+                return fail("page for the pulse", r);
         oomslice_state_init(status_fd);
         oomslice_record_init(ring, event_fd);
         oomslice_trail_init(ring);
@@ -297,6 +305,9 @@ static int run(const struct oomslice_options *options) {
         if (r < 0)
                 (void)fail(options->undo, r); /* goes on: nobody is frozen or throttled then */
         oomslice_undo_predecessor();
+        r = oomslice_programs_restore(&inherited);
+        if (r < 0)
+                (void)fail("stored map of the programs", r); /* goes on: oomsliced sends it again */
         restore_plan(&inherited, root_fd);
         close(root_fd);
         r = oomslice_hands_start();

@@ -17,7 +17,7 @@
 #include "file.h"
 #include "moment.h"
 
-enum { LISTEN_FIRST = 3 };
+enum { LISTEN_FIRST = 3, STORED_NAME_MAX = 16 };
 
 /* Longer than PID 1 is usually kept from its work in a shortage, and than the watchdog takes for one victim. */
 #define PATIENCE_US "20000000"
@@ -41,6 +41,10 @@ static void assign(struct oomslice_inherited *inherited, const char *name, int f
                 fdp = &inherited->socket;
         else if (is_name(name, "ring"))
                 fdp = &inherited->ring;
+        else if (is_name(name, "pulse"))
+                fdp = &inherited->pulse;
+        else if (is_name(name, "signs"))
+                fdp = &inherited->signs;
         else if (is_name(name, "plan") && inherited->plans_count < OOMSLICE_NOTIFY_PLANS_MAX)
                 fdp = &inherited->plans[inherited->plans_count++];
         if (!fdp || *fdp >= 0) {
@@ -56,7 +60,13 @@ void oomslice_notify_inherit(struct oomslice_inherited *inheritedp) {
                    *names = getenv("LISTEN_FDNAMES");
         uint64_t fds;
 
-        *inheritedp = (struct oomslice_inherited){.socket = -1, .ring = -1, .plans = {-1, -1, -1, -1}};
+        *inheritedp = (struct oomslice_inherited){
+                .socket = -1,
+                .ring = -1,
+                .pulse = -1,
+                .signs = -1,
+                .plans = {-1, -1, -1, -1},
+        };
         if (!pid || !count || oomslice_file_parse_number(pid) != (uint64_t)getpid())
                 return;
         fds = oomslice_file_parse_number(count);
@@ -137,15 +147,21 @@ uint64_t oomslice_notify_next(void) {
         return told_us == 0 ? OOMSLICE_MOMENT_NEVER : told_us + PING_US;
 }
 
+int oomslice_notify_remove(const char *name) {
+        char text[64], *end;
+
+        if (strlen(name) > STORED_NAME_MAX)
+                return -EINVAL;
+        end = stpcpy(text, "FDSTOREREMOVE=1\nFDNAME=");
+        (void)stpcpy(end, name);
+        return send_state(text, -1);
+}
+
 int oomslice_notify_store(const char *name, int fd) {
         char text[64], *end;
         int r;
 
-        if (strlen(name) > 16)
-                return -EINVAL;
-        end = stpcpy(text, "FDSTOREREMOVE=1\nFDNAME=");
-        (void)stpcpy(end, name);
-        r = send_state(text, -1);
+        r = oomslice_notify_remove(name);
         if (r < 0)
                 return r;
         /* FDPOLL=0: a memfd cannot be polled, and systemd need not try. */

@@ -10,6 +10,8 @@ enum { OOMSLICE_NOTIFY_PLANS_MAX = 4 };
 struct oomslice_inherited {
         int socket; /* "core.sock" or "core": listening */
         int ring;   /* "ring", from the store */
+        int pulse;  /* "pulse" and "signs", from the store: maps, if BPF programs were loaded */
+        int signs;
         int plans
                 [OOMSLICE_NOTIFY_PLANS_MAX]; /* "plan": normally one; two if the core died between store and removal */
         uint32_t plans_count;
@@ -28,3 +30,5 @@ void oomslice_notify_turn(bool restless, uint64_t now_us);
 uint64_t oomslice_notify_next(void);
 /* Puts a descriptor into the store under `name`; what was there under it before is removed. 0 or -errno. */
 int oomslice_notify_store(const char *name, int fd);
+/* What is in the store under `name` goes. 0 or -errno. */
+int oomslice_notify_remove(const char *name);

@@ -56,14 +56,56 @@ int oomslice_pinned_info(int fd, uint32_t *typep, uint32_t *entriesp) {
         return 0;
 }
 
-int oomslice_pinned_lookup(int fd, const void *key, void *value) {
+int oomslice_pinned_map(int fd, struct oomslice_pinned_map *mapp) {
+        struct bpf_map_info info;
+        int r = read_info(fd, &info, sizeof(info));
+
+        if (r < 0)
+                return r;
+        *mapp = (struct oomslice_pinned_map){
+                .type = info.type,
+                .id = info.id,
+                .entries = info.max_entries,
+                .value_size = info.value_size,
+                .flags = info.map_flags,
+        };
+        return 0;
+}
+
+static int element(enum bpf_cmd cmd, int fd, const void *key, const void *value) {
         union bpf_attr attributes;
 
         memset(&attributes, 0, sizeof(attributes));
         attributes.map_fd = (uint32_t)fd;
         attributes.key = (uintptr_t)key;
         attributes.value = (uintptr_t)value;
-        return command(BPF_MAP_LOOKUP_ELEM, &attributes);
+        return command(cmd, &attributes);
+}
+
+int oomslice_pinned_lookup(int fd, const void *key, void *value) {
+        return element(BPF_MAP_LOOKUP_ELEM, fd, key, value);
+}
+
+int oomslice_pinned_update(int fd, const void *key, const void *value) {
+        return element(BPF_MAP_UPDATE_ELEM, fd, key, value); /* flags 0: BPF_ANY */
+}
+
+int oomslice_pinned_delete(int fd, const void *key) {
+        return element(BPF_MAP_DELETE_ELEM, fd, key, NULL);
+}
+
+/* BPF_STRUCT_OPS of enum bpf_attach_type, which headers before 6.4 do not have. */
+enum { ATTACH_STRUCT_OPS = 44 };
+
+int oomslice_pinned_attach(int map, int cgroup, uint32_t flags) {
+        union bpf_attr attributes;
+
+        memset(&attributes, 0, sizeof(attributes));
+        attributes.link_create.prog_fd = (uint32_t)map; /* map_fd, where a header is young enough */
+        attributes.link_create.target_fd = (uint32_t)cgroup;
+        attributes.link_create.attach_type = ATTACH_STRUCT_OPS;
+        attributes.link_create.flags = flags;
+        return command(BPF_LINK_CREATE, &attributes);
 }
 
 int oomslice_pinned_missed(const char *path, uint64_t *missedp) {

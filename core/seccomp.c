@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/audit.h>
+#include <linux/bpf.h>
 #include <linux/filter.h>
 #include <linux/perf_event.h>
 #include <linux/seccomp.h>
@@ -139,6 +140,9 @@ int oomslice_seccomp_install(void) {
                 ALLOW(set_robust_list),
                 ALLOW(rt_sigprocmask),
                 ALLOW_ONLY(prctl, PR_SET_IO_FLUSHER),
+
+                /* Which map it is that a client says is the pulse; nothing else of bpf(2). */
+                ALLOW_ONLY(bpf, BPF_OBJ_GET_INFO_BY_FD),
 
                 /* Counters of page faults, where there are some. */
                 ALLOW_REQUESTS(ioctl, PERF_EVENT_IOC_DISABLE, PERF_EVENT_IOC_PERIOD, PERF_EVENT_IOC_ENABLE),

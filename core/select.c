@@ -7,56 +7,31 @@
  */
 #include "select.h"
 
-#include "plan.h"
-
-/* The strongest reason against an entry wins: what never changes comes before what was only sampled. */
-static uint32_t verdict_of(const struct oomslice_candidate *candidate) {
-        if (!(candidate->state & OOMSLICE_CANDIDATE_BELOW))
-                return OOMSLICE_VERDICT_OUTSIDE;
-        if (!(candidate->flags & OOMSLICE_UNIT_CANDIDATE))
-                return OOMSLICE_VERDICT_CONTAINER;
-        if (candidate->flags & OOMSLICE_UNIT_SELF)
-                return OOMSLICE_VERDICT_SELF;
-        if (candidate->flags & OOMSLICE_UNIT_PROTECTED)
-                return OOMSLICE_VERDICT_PROTECTED;
-        if (candidate->flags & OOMSLICE_UNIT_LEFT_TO_OOMD)
-                return OOMSLICE_VERDICT_LEFT_TO_OOMD;
-        if (candidate->state & OOMSLICE_CANDIDATE_GONE)
-                return OOMSLICE_VERDICT_GONE;
-        if (candidate->state & OOMSLICE_CANDIDATE_TRIED)
-                return OOMSLICE_VERDICT_TRIED;
-        if (!(candidate->state & OOMSLICE_CANDIDATE_POPULATED))
-                return OOMSLICE_VERDICT_EMPTY;
-        return OOMSLICE_VERDICT_ELIGIBLE;
-}
-
-#define COMPARE(x, y) (((x) > (y)) - ((x) < (y)))
+#include "rule.h"
 
 /* Negative if `a` is ranked before `b`. */
 static int compare(const struct oomslice_candidate *a, const struct oomslice_candidate *b) {
         int order;
 
-        order = COMPARE(a->verdict, b->verdict); /* ELIGIBLE is the smallest */
+        order = OOMSLICE_COMPARE(a->verdict, b->verdict); /* ELIGIBLE is the smallest */
+        if (order == 0 && a->verdict == OOMSLICE_VERDICT_ELIGIBLE)
+                order = oomslice_rule_order(a->priority, a->metric, a->cgroup_id, b->priority, b->metric,
+                                            b->cgroup_id);
         if (order == 0)
-                order = COMPARE(a->priority, b->priority);
-        if (order == 0 && a->verdict == OOMSLICE_VERDICT_ELIGIBLE) {
-                order = COMPARE(b->metric, a->metric);
-                if (order == 0)
-                        order = COMPARE(b->cgroup_id, a->cgroup_id);
-        }
+                order = OOMSLICE_COMPARE(a->priority, b->priority);
         /* No two entries of one plan are equal up to here, but the order must not hang on that. */
         if (order == 0)
-                order = COMPARE(a->cgroup_id, b->cgroup_id);
+                order = OOMSLICE_COMPARE(a->cgroup_id, b->cgroup_id);
         if (order == 0)
-                order = COMPARE(a->unit, b->unit);
+                order = OOMSLICE_COMPARE(a->unit, b->unit);
         if (order == 0)
-                order = COMPARE(b->metric, a->metric);
+                order = OOMSLICE_COMPARE(b->metric, a->metric);
         if (order == 0)
-                order = COMPARE(b->memory, a->memory);
+                order = OOMSLICE_COMPARE(b->memory, a->memory);
         if (order == 0)
-                order = COMPARE(a->flags, b->flags);
+                order = OOMSLICE_COMPARE(a->flags, b->flags);
         if (order == 0)
-                order = COMPARE(a->state, b->state);
+                order = OOMSLICE_COMPARE(a->state, b->state);
         return order;
 }
 
@@ -95,7 +70,7 @@ uint32_t oomslice_select(struct oomslice_candidate *candidates, uint32_t count) 
         uint32_t eligible = 0;
 
         for (uint32_t i = 0; i < count; i++) {
-                candidates[i].verdict = verdict_of(&candidates[i]);
+                candidates[i].verdict = oomslice_rule_verdict(candidates[i].flags, candidates[i].state);
                 eligible += candidates[i].verdict == OOMSLICE_VERDICT_ELIGIBLE;
         }
         sort(candidates, count);

@@ -15,7 +15,9 @@ struct oomslice_slice_value {
         uint32_t flags;
         /* enum oomslice_kill_scope. */
         uint32_t scope;
-        uint32_t reserved;
+        /* CLOCK_MONOTONIC in seconds until which it is nobody to choose: it was killed, and did not die in time. Written by
+         * programs; 0: it may be chosen. */
+        uint32_t tried_until_s;
         /* Of the plan that it was written for; to be seen, not judged by. */
         uint64_t generation;
 };

@@ -10,6 +10,7 @@
 #include "force.h"
 #include "lock.h"
 #include "machine.h"
+#include "pulse.h"
 #include "record.h"
 #include "reserve.h"
 
@@ -51,6 +52,10 @@ static uint32_t plan_features(const struct oomslice_force *force) {
         return features;
 }
 
+static uint32_t program_features(void) {
+        return oomslice_pulse_is_there() ? OOMSLICE_FEATURE_PULSE : 0;
+}
+
 static uint64_t locked_bytes(void) {
         uint64_t all = oomslice_lock_bytes(status), reserve = oomslice_reserve_locked();
 
@@ -61,7 +66,7 @@ void oomslice_state_get(struct oomslice_core_state *statep) {
         const struct oomslice_force *force = oomslice_force_get();
 
         *statep = (struct oomslice_core_state){
-                .features = fixed_features | (force ? plan_features(force) : 0),
+                .features = fixed_features | (force ? plan_features(force) : 0) | program_features(),
                 .units = force ? force->plan.header->units_count : 0,
                 .domains = force ? force->plan.header->domains_count : 0,
                 .watching = oomslice_machine_watching(),

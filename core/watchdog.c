@@ -34,6 +34,7 @@
 #include "lock.h"
 #include "meminfo.h"
 #include "moment.h"
+#include "pulse.h"
 #include "record.h"
 #include "reserve.h"
 #include "rough.h"
@@ -247,12 +248,14 @@ static void carry_out(struct act *act) {
                                                r < 0 ? r : 0);
                 return;
         }
+        oomslice_pulse_watchdog_busy(oomslice_moment_now() + act->deadline_us);
         if (act->record) {
                 act->record->signal_us = oomslice_moment_now();
                 oomslice_record_set_processes(act->record, &processes);
                 oomslice_ring_set_state(act->record, OOMSLICE_RECORD_SIGNALLED);
         }
         dead = await_death(act);
+        oomslice_pulse_watchdog_busy(0);
         if (!dead)
                 oomslice_rough_set_vain(act->cgroup_id);
         if (act->record)

@@ -204,6 +204,8 @@ class _Library:
     OOMSLICE_MESSAGE_ACT_REPLY: int
     OOMSLICE_MESSAGE_RELEASE: int
     OOMSLICE_MESSAGE_RELEASE_REPLY: int
+    OOMSLICE_MESSAGE_PROGRAMS: int
+    OOMSLICE_MESSAGE_PROGRAMS_REPLY: int
     OOMSLICE_FEATURE_LOCKED: int
     OOMSLICE_FEATURE_REALTIME: int
     OOMSLICE_FEATURE_CGROUP_KILL: int
@@ -212,6 +214,7 @@ class _Library:
     OOMSLICE_FEATURE_PSI_DOMAINS: int
     OOMSLICE_FEATURE_MEMORY: int
     OOMSLICE_FEATURE_FAULTS: int
+    OOMSLICE_FEATURE_PULSE: int
 
     # core/psi.h
     def oomslice_psi_open(self, dir_fd: int, path: bytes, trigger: CData, /) -> int: ...
@@ -235,7 +238,11 @@ class _Library:
     # core/pinned.h
     def oomslice_pinned_open(self, path: bytes, /) -> int: ...
     def oomslice_pinned_info(self, fd: int, typep: CData, entriesp: CData, /) -> int: ...
+    def oomslice_pinned_map(self, fd: int, mapp: CData, /) -> int: ...
     def oomslice_pinned_lookup(self, fd: int, key: CData, value: CData, /) -> int: ...
+    def oomslice_pinned_update(self, fd: int, key: CData, value: CData, /) -> int: ...
+    def oomslice_pinned_delete(self, fd: int, key: CData, /) -> int: ...
+    def oomslice_pinned_attach(self, map: int, cgroup: int, flags: int, /) -> int: ...
     def oomslice_pinned_missed(self, path: bytes, missedp: CData, /) -> int: ...
 
     # core/fact.h
@@ -252,6 +259,18 @@ class _Library:
     def oomslice_facts_release(self, facts: CData, position: int, /) -> None: ...
     def oomslice_facts_position(self, facts: CData, /) -> int: ...
     def oomslice_facts_map(self, fd: int, size: int, /) -> CData: ...
+
+    # core/prekill.h
+    OOMSLICE_PREKILL_KILL: int
+    OOMSLICE_PREKILL_END: int
+    OOMSLICE_PREKILL_SILENT: int
+    OOMSLICE_PREKILL_LAST: int
+    OOMSLICE_PREKILL_LIMIT: int
+    OOMSLICE_PREKILL_EMPTY: int
+    OOMSLICE_PREKILL_DEADLINE: int
+    OOMSLICE_PREKILL_PIDS: int
+    OOMSLICE_PREKILL_MACHINE: int
+    OOMSLICE_PREKILL_WAITERS: int
 
 ffi: _FFI
 lib: _Library

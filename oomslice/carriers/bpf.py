@@ -16,6 +16,8 @@ REPORT = Path("/run/oomslice/bpf.status")
 PINS = Path("/run/oomslice/bpf")
 NOT_LOADED = "oomslice-bpf.service is not running"
 OBSERVE = "the kernel's own kills are seen the moment they happen"
+CHOICE = "oomslice-bpf choose says whom programs in the kernel would choose"
+SIGNS = "the core is woken when the kernel runs short of memory, before anybody has waited for it"
 
 
 class BpfCarrier:
@@ -89,7 +91,7 @@ def figures(pins: Path) -> tuple[int, int]:
     hits = missed = 0
     fd = lib.oomslice_pinned_open(os.fsencode(pins / "map-figures"))
     if fd >= 0:
-        value = ffi.new("struct oomslice_fact_figures *")
+        value = ffi.new("struct oomslice_prekill_figures *")  # the longest; all begin alike
         if lib.oomslice_pinned_lookup(fd, ffi.new("uint32_t *"), value) == 0:
             hits, missed = value.kills, value.lost
         os.close(fd)

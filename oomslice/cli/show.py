@@ -28,6 +28,7 @@ from oomslice.cli.text import (
 )
 from oomslice.decisions.words import (
     AGREEMENTS,
+    CARRIERS,
     CONSTRAINTS,
     ENDED,
     FLAGS,
@@ -105,7 +106,7 @@ def _head(decision: Mapping[str, Any], terminal: Terminal) -> list[tuple[str, st
         ("Time", moment),
         ("Trigger", trigger(decision)),
         ("Domain", domain(clean(decision.get("domain", "")))),
-        ("Carrier", f"{carrier} ({'the kernel decided by itself' if carrier == 'kernel' else 'oomslice-core'})"),
+        ("Carrier", f"{carrier} ({CARRIERS.get(carrier, 'unknown to this version')})"),
     ]
     if decision.get("memory_total"):
         total = f" of {size(decision['memory_total'])}"

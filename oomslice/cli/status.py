@@ -33,6 +33,7 @@ FEATURES = {
     "psi-domains": "no pressure trigger for every domain: PressureTrigger= does not work everywhere",
     "memory": "no memory controller: sizes are not known",
     "page-faults": "page faults may not be counted (CAP_PERFMON): memory that grows fast without swap is noticed later",
+    "pulse": "no BPF programs are there that could wake it (oomslice-bpf.service)",
 }
 """Feature of the core -> what it means that it is missing."""
 

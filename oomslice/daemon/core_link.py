@@ -10,11 +10,12 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from oomslice.carriers.shared import SharedMaps
 from oomslice.daemon.backend import Status
 from oomslice.daemon.planner import Prepared
 from oomslice.daemon.requests import RequestHandler
 from oomslice.decisions.ring import Ring
-from oomslice.errors import ChannelError, OomsliceError, PlanError
+from oomslice.errors import ChannelError, OomsliceError, PlanError, RefusedError
 from oomslice.plan.channel import CoreChannel, Hello
 from oomslice.plan.encode import plan_names, plan_reserve, plan_texts, read_plan, seal
 
@@ -44,7 +45,8 @@ class CoreLink:
     names, and `texts` to what stands in the steps of their ladders.
     `refused()` is called when a reconnected core does not take the plan that was kept for it: a newer one is needed.
     `requests` does what the core asks for in the ring. `changed()` is called when it came, went or took a plan;
-    `told` hears of what happens before a decision is complete."""
+    `told` hears of what happens before a decision is complete. `maps`: those of BPF programs, which the core has to
+    know."""
 
     def __init__(
         self,
@@ -55,6 +57,7 @@ class CoreLink:
         requests: RequestHandler,
         changed: Callable[[], None] = lambda: None,
         told: Told | None = None,
+        maps: SharedMaps | None = None,
     ) -> None:
         self._path = path
         self._status = status
@@ -63,6 +66,10 @@ class CoreLink:
         self._requests = requests
         self._changed = changed
         self._told = told
+        self._maps = maps or SharedMaps()
+        self._shared: tuple[int, ...] | None = None
+        self.maps_error = ""
+        """why the core did not take the maps of BPF programs the last time it did not"""
         self._channel: CoreChannel | None = None
         self._ring: Ring | None = None
         self._event_fd = -1
@@ -179,6 +186,8 @@ class CoreLink:
     async def _hand_over(self) -> None:
         async with self._handover:
             prepared, channel = self._prepared, self._channel
+            if channel is not None:
+                await self._share(channel)
             if prepared is None or channel is None:
                 return
             if prepared.generation > self._in_force:
@@ -197,6 +206,19 @@ class CoreLink:
             self._status.core = await channel.state()
             self._look_again()
         self._changed()
+
+    async def _share(self, channel: CoreChannel) -> None:
+        """Has the core use the maps of the programs that are loaded now. oomslice-bpf.service is a unit, so there is a
+        plan, and this is called, whenever it starts or stops."""
+        with self._maps.open() as (descriptors, ids):
+            if ids == self._shared:
+                return
+            try:
+                await channel.send_programs(descriptors)
+            except RefusedError as error:
+                self.maps_error = f"the core does not use the maps of the programs: {error}"
+                log.warning("%s", self.maps_error)
+            self._shared = ids
 
     def _look_again(self) -> None:
         """Follows the reserve until it is held, or for a while."""
@@ -224,6 +246,7 @@ class CoreLink:
     def _drop(self, channel: CoreChannel) -> None:
         channel.close()
         self._channel = None
+        self._shared = None
         self._status.core = None
         if self._looks is not None:
             self._looks.cancel()

@@ -18,13 +18,16 @@ from oomslice import __version__
 from oomslice.actions.client import ActionsClient
 from oomslice.actions.messages import DEFAULT_SOCKET as ACTIONS_SOCKET
 from oomslice.bus.service import BusService
-from oomslice.carriers.bpf import OBSERVE, BpfCarrier
+from oomslice.carriers.bpf import CHOICE, OBSERVE, SIGNS, BpfCarrier
 from oomslice.carriers.core import CoreCarrier
 from oomslice.carriers.kernel import KernelCarrier
 from oomslice.carriers.model import Carrier
+from oomslice.carriers.oom_ops import OomOpsCarrier
 from oomslice.carriers.oomd import OomdCarrier
+from oomslice.carriers.prekill import PrekillCarrier
 from oomslice.carriers.score_adj import DEFAULT_SOCKET as SCORES_SOCKET
 from oomslice.carriers.score_adj import ScoreAdjCarrier
+from oomslice.carriers.slices import SliceValues
 from oomslice.cgroups.tree import CgroupTree
 from oomslice.cgroups.watch import CgroupWatch
 from oomslice.daemon.backend import DaemonBackend, Status
@@ -38,6 +41,7 @@ from oomslice.daemon.owners import Owners
 from oomslice.daemon.planner import Planner
 from oomslice.daemon.requests import RequestHandler
 from oomslice.daemon.tell import UnitJournal
+from oomslice.decisions.bpfkills import BpfKills
 from oomslice.decisions.facts import Facts
 from oomslice.decisions.journal import JournalSender
 from oomslice.decisions.kernel import KernelKills
@@ -76,6 +80,12 @@ class Daemon:
         )
         self._kernel = KernelKills(self._tree.root, self._store, boot_id, self._kernel_killed, facts=Facts())
         self._observe = BpfCarrier("observe", OBSERVE, acts=False, problem=lambda: self._kernel.bpf_error)
+        self._slices = SliceValues(self._tree)
+        self._prekill = PrekillCarrier(
+            BpfKills(self._tree.root, self._store, boot_id, self._bpf_killed),
+            lambda: self._planner.configuration.carriers.prekill,
+            lambda: self._slices.error,
+        )
         scores = ScoreAdjCarrier(
             self._tree,
             lambda: self._planner.configuration.carriers.score_adj,
@@ -90,6 +100,10 @@ class Daemon:
             scores,
             KernelCarrier(self._kernel),
             self._observe,
+            BpfCarrier("signs", SIGNS, acts=False, problem=lambda: self._core.maps_error),
+            self._prekill,
+            BpfCarrier("choice", CHOICE, acts=False, problem=lambda: self._slices.error),
+            OomOpsCarrier(),
             self._oomd,
         )
         self._again: asyncio.TimerHandle | None = None
@@ -229,6 +243,7 @@ class Daemon:
         self._plan_again(self._planner.again_sec)
         self._on_decision.follow(policy)
         self._owners.follow(policy)
+        self._slices.follow(policy, prepared.descriptors, prepared.generation)
         for carrier in self._carriers:
             carrier.follow(policy, prepared.descriptors)
         self._watch.follow(policy)
@@ -291,6 +306,10 @@ class Daemon:
         self._observe.look()
         self._stored.set()
 
+    def _bpf_killed(self, _: Decision) -> None:
+        self._prekill.look()
+        self._stored.set()
+
     def _oomd_killed(self, decision: Decision) -> bool:
         try:
             self._store.add(self._owners.named(decision))
@@ -333,6 +352,7 @@ class Daemon:
         self._actions.close()
         for carrier in self._carriers:
             carrier.close()
+        self._slices.close()
         self._watch.close()
         await self._bus.stop()
         await self._units.close()

@@ -75,13 +75,14 @@ class Decision:
     """Times ending in `_usec` are CLOCK_MONOTONIC microseconds, 0 if it did not happen; sizes are bytes."""
 
     id: str
-    """"RING-SEQUENCE" in hexadecimal and decimal; "k" before the sequence for the kernel's own kills, "o"
-    before the time for those of systemd-oomd"""
+    """"RING-SEQUENCE" in hexadecimal and decimal; "k" before the sequence for the kernel's own kills, "b" for those of
+    the BPF program; "o" and a time for those of systemd-oomd"""
     boot_id: str
     carrier: str
-    """"core", "kernel" or "systemd-oomd" (later "bpf")"""
+    """"core", "bpf" (a program in the kernel, by the same plan), "kernel" or "systemd-oomd\""""
     trigger: str
-    """"memory-available", "memory-low", "thrash", "pressure", "asked", "kernel-oom" or "oomd\""""
+    """"memory-available", "memory-low", "thrash", "pressure", "asked", "kernel-oom" or "oomd"; of the carrier bpf also
+    "last-moment" and "memory-limit\""""
     domain: str
     outcome: str
     """one of "freed", "relieved", "held", "kept", "deadline", "dry-run", "no-candidate", "failed", "gone",

@@ -28,6 +28,8 @@ def sentence(decision: Decision) -> str:
     """What was done to whom, and why: "oomslice killed hog.service (priority -200, ...) in batch.slice: ..."."""
     done = _done(decision)
     where = f" for {decision.domain}" if decision.domain not in ("", "-.slice", decision.victim) else ""
+    if decision.carrier == "bpf" and done.startswith("oomslice killed"):
+        done = done.replace("oomslice killed", "oomslice killed from inside the kernel", 1)
     watchdog = "; its deciding thread was stuck, and the watchdog acted" if "watchdog" in decision.flags else ""
     return f"{done}{where}: {reason(decision)}{_effect(decision)}{watchdog}"
 
@@ -35,6 +37,12 @@ def sentence(decision: Decision) -> str:
 def reason(decision: Decision) -> str:
     """Why there was a decision, with the figures that made it."""
     match decision.trigger:
+        case "memory-available" if decision.carrier == "bpf":
+            return f"{_available(decision)}, and oomslice-core did not answer"
+        case "last-moment":
+            return "nothing more could be reclaimed, and the kernel would have killed next"
+        case "memory-limit":
+            return "its memory limit was reached, and nothing more in it could be reclaimed"
         case "memory-available" | "memory-low":
             return f"{_available(decision)}, {_swap(decision)}"
         case "thrash":

@@ -9,6 +9,8 @@ TRIGGERS = {
     "thrash": "the machine stalls for memory",
     "pressure": "memory pressure of the domain",
     "asked": "somebody asked for it",
+    "last-moment": "the kernel found nothing more to reclaim, and would have killed next",
+    "memory-limit": "a cgroup at its memory limit had nothing more to reclaim",
     "kernel-oom": "the kernel ran out of memory",
     "oomd": "systemd-oomd found memory short, by its own limits",
 }
@@ -55,6 +57,12 @@ SCOPES = {
     "subtree": "with all units below it",
     "process": "its largest process alone",
 }
+CARRIERS = {
+    "core": "oomslice-core",
+    "bpf": "a BPF program in the kernel, by the same plan",
+    "kernel": "the kernel decided by itself",
+}
+"""Who acted."""
 FLAGS = {
     "restarting": "the victim was killed before and came back again and again, so there was no ladder but a kill",
     "watchdog": "the deciding thread was stuck; the watchdog acted",

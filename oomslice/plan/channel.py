@@ -146,6 +146,11 @@ class CoreChannel:
         """Has it undone what steps did to a cgroup. Raises RefusedError if there is nothing to undo."""
         await self._command(lib.OOMSLICE_MESSAGE_RELEASE, cgroup_id=cgroup_id)
 
+    async def send_programs(self, maps: Sequence[int]) -> None:
+        """Tells it which maps it shares with the BPF programs that are loaded now, in core/channel.h's order. Empty:
+        none is loaded. Raises RefusedError if it cannot use them."""
+        await self._command(lib.OOMSLICE_MESSAGE_PROGRAMS, count=len(maps), descriptors=maps)
+
     async def _command(self, message: Any, **fields: Any) -> _Message:
         kind = int(message)
         reply = await self._ask(kind, timeout=self._timeout, **fields)
@@ -300,6 +305,7 @@ REFUSALS: dict[int, str] = {
     errno.EBUSY: "the unit is being acted upon, or too many are; try again",
     errno.ENOBUFS: "it could not be recorded, so it was not done",
     errno.EINVAL: "the core knows no such step",
+    errno.EBADMSG: "what it was handed is not a map of this version's programs",
     errno.ENODATA: "nothing that oomslice did to the unit is in force",
 }
 """Why the core does not do what it is asked to (core/asked.h)."""
@@ -313,5 +319,6 @@ FEATURES: dict[str, int] = {
     "psi-domains": int(lib.OOMSLICE_FEATURE_PSI_DOMAINS),
     "memory": int(lib.OOMSLICE_FEATURE_MEMORY),
     "page-faults": int(lib.OOMSLICE_FEATURE_FAULTS),
+    "pulse": int(lib.OOMSLICE_FEATURE_PULSE),
 }
 """Name in `State` -> enum oomslice_core_feature."""

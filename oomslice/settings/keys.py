@@ -70,7 +70,7 @@ LIMIT_PARSERS: Mapping[str, Parser] = MappingProxyType(
 )
 """Field of Limits -> parser."""
 
-CARRIER_PARSERS: Mapping[str, Parser] = MappingProxyType({"score_adj": parse_boolean})
+CARRIER_PARSERS: Mapping[str, Parser] = MappingProxyType({"score_adj": parse_boolean, "prekill": parse_boolean})
 """Field of CarrierSwitches -> parser."""
 
 INTEGER_FIELDS = frozenset({"priority", "decisions_max"})

@@ -259,6 +259,8 @@ class CarrierSwitches:
 
     score_adj: bool = True
     """processes get an oom_score_adj by which the kernel's own killer follows the priorities"""
+    prekill: bool = True
+    """a BPF program kills by the plan before the kernel would"""
 
 
 @dataclass(frozen=True, slots=True)

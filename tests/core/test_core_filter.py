@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 
 from oomslice._core import lib
+from tests.core.bpf_maps import Pulse
+from tests.core.client import message
 from tests.core.plans import Domain
 from tests.core.rig import CORE, Core, Scene, name, scenes, wait_until
 
@@ -36,6 +38,15 @@ def scene(programs: Callable[[str], Path], mount: Path, tmp_path: Path) -> Itera
     wrapper.chmod(0o755)
     (tmp_path / "strace.none").write_text("", "ascii")
     yield from scenes(Core(wrapper, tmp_path, mount), mount)
+
+
+def tell_programs(scene: Scene) -> None:
+    """Maps of BPF programs come, and are kept for the core after this one."""
+    with Pulse() as pulse, scene.core.client() as client:
+        client.send(message(lib.OOMSLICE_MESSAGE_PROGRAMS, count=2), pulse.maps)
+        assert client.receive().message.status == 0
+        pulse.ring.sign()
+        wait_until(lambda: pulse.ring.unread == 0)
 
 
 def live(scene: Scene) -> None:
@@ -64,6 +75,7 @@ def live(scene: Scene) -> None:
     scene.hand_over(**fields)
     records = scene.hand_over(**fields, reserve=2 << 20, mark_kills=1)
     wait_until(lambda: scene.core.poke().reserve_bytes == 2 << 20)
+    tell_programs(scene)
     scene.tree.populate(scene.tree.make("young.service"))
     scene.shortage()
     seen: set[str] = set()

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from oomslice._core import lib
+from tests.core.bpf_maps import Pulse
 from tests.core.client import message
 from tests.core.rig import Core, Records, Scene, name, scenes, verdicts, wait_until
 
@@ -85,6 +86,33 @@ def test_stuck_in_reading_a_candidate(scene: Scene, stuck: Stuck, where: str) ->
     assert verdicts(record) == {os.stat(first).st_ino: "chosen", os.stat(second).st_ino: "eligible"}
     assert record.processes_total == 3 and record.signal_us <= record.death_us
     assert (scene.alive(first), scene.alive(second)) == (0, 2)
+
+
+def test_programs_get_no_answer_from_a_stuck_core_but_the_watchdogs_victim_has_its_time(
+    scene: Scene, stuck: Stuck
+) -> None:
+    scene.add("a.service", -10, processes=100)  # dying takes them long enough to be seen
+    scene.add("b.service", 10, processes=2)
+    records = scene.hand_over(deadline_us=8_000_000)
+    with Pulse() as pulse:
+        with scene.core.client() as client:
+            client.send(message(lib.OOMSLICE_MESSAGE_PROGRAMS, count=2), pulse.maps)
+            assert client.receive().message.status == 0
+        wait_until(lambda: pulse.beat > 0)
+        stuck.at("b.service/cgroup.events")
+        asked = pulse.ask()
+        short(scene)
+        longest = 0
+        record = None
+        while record is None:
+            longest = max(longest, pulse.busy_until)
+            record = records.next()
+        assert record.flags == WATCHDOG
+        assert longest > asked + 8_000_000_000
+        assert pulse.beat < asked and pulse.busy_until == 0
+        scene.core.set_memory(8192)
+        stuck.release()
+        wait_until(lambda: pulse.beat > asked)
 
 
 def test_thread_that_comes_back_kills_nobody_more_and_goes_on(scene: Scene, stuck: Stuck) -> None:

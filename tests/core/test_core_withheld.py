@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from oomslice._core import lib
-from tests.core.rig import Core, Scene, name, scenes
+from tests.core.bpf_maps import Pulse
+from tests.core.rig import Core, Scene, name, scenes, wait_until
+from tests.core.test_core_pulse import tell
 
 ZONE = """\
 Node 0, zone    DMA32
@@ -62,6 +64,19 @@ def test_who_counts_on_memory_below_the_raised_watermarks_is_too_late(scene: Sce
     assert name(record.victim_name) == "low.service"
     assert record.trigger == lib.OOMSLICE_TRIGGER_AVAILABLE
     assert record.mem_available == 85 << 20
+
+
+def test_programs_that_do_not_know_of_it_are_told_higher_limits(scene: Scene) -> None:
+    scene.add("low.service", -100, processes=1)
+    scene.hand_over()
+    with Pulse() as pulse:
+        assert tell(scene.core, *pulse.maps) == 0
+        assert pulse.value.available_min == 100 << 20
+        set_zones(scene.core, 65)
+        scene.core.set_memory(900)  # from here on the zones are looked at
+        scene.core.poke()
+        wait_until(lambda: pulse.value.available_min == 165 << 20)
+        assert pulse.value.available_watch == (1024 + 65) << 20
 
 
 def test_a_machine_that_never_raises_them_is_not_asked(scene: Scene) -> None:

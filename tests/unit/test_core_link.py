@@ -4,13 +4,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from oomslice.carriers.shared import SharedMaps
 from oomslice.daemon import core_link
 from oomslice.daemon.backend import Status
 from oomslice.daemon.core_link import CoreLink
+from oomslice.errors import RefusedError
 from oomslice.plan.channel import CoreChannel, CoreState
 
 RESERVE = 16 << 20
@@ -37,6 +42,16 @@ class FakeChannel:
     def __init__(self, *held: int) -> None:
         self.held = list(held)
         self.asked = 0
+        self.told: list[tuple[int, ...]] = []
+        self.refuses = False
+
+    async def send_programs(self, maps: Sequence[int]) -> None:
+        self.told.append(tuple(maps))
+        if self.refuses:
+            raise RefusedError("no")
+
+    def close(self) -> None:
+        """Nothing is open."""
 
     async def state(self) -> CoreState:
         self.asked += 1
@@ -66,3 +81,44 @@ def test_state_is_asked_for_until_the_reserve_is_held(
     status = asyncio.run(refresh())
     assert channel.asked == asked
     assert status.core is not None and status.core.reserve_bytes == held[-1]
+
+
+class FakeMaps(SharedMaps):
+    """What is pinned: descriptors and ids."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pinned: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+
+    @contextmanager
+    def open(self) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
+        yield self.pinned
+
+
+def test_core_is_told_of_the_maps_of_programs_when_they_are_others() -> None:
+    maps, channel = FakeMaps(), FakeChannel(RESERVE)
+    link = CoreLink("/nowhere", Status(), lambda *_: None, lambda: None, cast(Any, None), maps=maps)
+
+    async def hand_over() -> None:
+        link._channel, link._reserve = cast(CoreChannel, channel), RESERVE
+        await link._hand_over()
+
+    asyncio.run(hand_over())
+    assert channel.told == [()], "a core that was told nothing may have kept some"
+    maps.pinned = (5,), (70,)
+    asyncio.run(hand_over())
+    maps.pinned = (6,), (70,)
+    asyncio.run(hand_over())
+    assert channel.told == [(), (5,)], "the same map under another descriptor"
+    maps.pinned, channel.refuses = ((6,), (71,)), True
+    asyncio.run(hand_over())
+    asyncio.run(hand_over())
+    assert channel.told == [(), (5,), (6,)], "asked once"
+    link._drop(cast(CoreChannel, channel))
+    asyncio.run(hand_over())
+    assert channel.told[-2:] == [(6,), (6,)], "by each core"
+
+
+def test_maps_that_are_not_pinned_are_none(tmp_path: Path) -> None:
+    with SharedMaps(tmp_path).open() as (descriptors, ids):
+        assert descriptors == () and ids == ()

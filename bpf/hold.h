@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#pragma once
+/*
+ * Holds an allocation that would go on to the kernel's killer, while a victim is dying: then it finds memory when it looks
+ * once more. It turns round on the processor, since nothing here may sleep; not for longer than WAIT_NS after the kill.
+ */
+#include "flight.h"
+#include "memory.h"
+
+#define WAIT_NS (400 * MS)
+enum { POLLS_MAX = 1 << 22 };
+
+enum { NEAR_PAGES = 64 }; /* an allocation is charged in batches of so many */
+
+static __always_inline bool is_full(const struct mem_cgroup *memcg) {
+        __s64 usage = BPF_CORE_READ(memcg, memory.usage.counter);
+        __u64 max = BPF_CORE_READ(memcg, memory.max);
+
+        return usage > 0 && (__u64)usage + NEAR_PAGES > max;
+}
+
+struct wait {
+        __u64 domain;
+        __u64 until_nsec;
+        __u64 memcg;  /* address, 0: the machine */
+        __u64 enough; /* free pages */
+};
+
+static __always_inline bool is_dying(void) {
+        struct task_struct *task = (void *)bpf_get_current_task();
+
+        return BPF_CORE_READ(task, signal, flags) & SIGNAL_GROUP_EXIT;
+}
+
+static long poll(__u32 index, void *context) {
+        struct wait *wait = context;
+
+        if (bpf_ktime_get_ns() > wait->until_nsec || is_dying())
+                return 1;
+        if (wait->memcg)
+                return !is_full((const void *)wait->memcg);
+        return OF_ZONES(NR_FREE_PAGES) > wait->enough;
+}
+
+/* Holds the calling allocation while a victim of its domain is dying. Never one that is dying itself: it has to go on. */
+static __always_inline void hold(__u64 domain, __u64 memcg) {
+        struct flight *flight;
+        struct wait wait = {.domain = domain, .memcg = memcg};
+        struct memory memory = {};
+        __u64 now = bpf_ktime_get_ns(), busy;
+        struct oomslice_pulse *beat;
+
+        flight = bpf_map_lookup_elem(&flights, &domain);
+        if (flight)
+                wait.until_nsec = flight->dry ? 0 : flight->kill_nsec + WAIT_NS;
+        else if (!memcg) {
+                /* A victim of the core. */
+                beat = bpf_map_lookup_elem(&pulse, &zero_key);
+                busy = beat ? beat->busy_until_nsec : 0;
+                wait.until_nsec = busy < now + WAIT_NS ? busy : now + WAIT_NS;
+        }
+        if (wait.until_nsec <= now || is_dying())
+                return;
+        if (!memcg) {
+                if (!measure(&memory) || memory.free > memory.reserve)
+                        return;
+                wait.enough = memory.reserve;
+        }
+        COUNT_UP(waits);
+        bpf_loop(POLLS_MAX, poll, &wait, 0);
+}

@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The BPF program that kills by the plan: when nothing else of oomslice runs, and never on a machine that is well."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from .lab import Lab, unit_name
+from .machine import CommandError
+
+STORMS = int(os.environ.get("OOMSLICE_PREKILL_STORMS", "0"))
+"""Shortages in a row for the figure of `test_share_of_storms`; it runs only if that is set."""
+OOMSLICE_BPF = "/usr/lib/oomslice/oomslice-bpf"
+FORKS = (
+    "sleep .1 until -e $ARGV[0]; for (;;) { my $p = fork; if (!defined $p) { select undef, undef, undef, .01 }"
+    " elsif (!$p) { $x = q(x) x 3000000 } }"
+)
+"""Perl: every process forks without end, and each child takes 3 MB of its own."""
+KILLERS = "oomsliced.service oomslice-core.service"
+
+
+def prekill(lab: Lab) -> dict[str, Any]:
+    """What `oomslice-bpf status` says of it; needs neither daemon nor core."""
+    said = json.loads(lab.machine.check(f"{OOMSLICE_BPF} status --json"))
+    return next(program for program in said["programs"] if program["name"] == "prekill")
+
+
+def carrier(lab: Lab) -> dict[str, Any]:
+    """Its line in the property Carriers."""
+    return next(carrier for carrier in lab.property("Carriers") if carrier["Name"] == "bpf-prekill")
+
+
+@pytest.fixture
+def armed(lab: Lab) -> Lab:
+    """A lab in which the program runs and has the plan; kernels before 6.13 have not what it needs."""
+    if not prekill(lab)["active"]:
+        pytest.skip(f"this kernel cannot: {prekill(lab)['why']}")
+    return lab
+
+
+@contextlib.contextmanager
+def nobody_else(lab: Lab) -> Iterator[None]:
+    """Neither core nor daemon runs meanwhile."""
+    lab.machine.check(f"systemctl kill -s STOP {KILLERS}")
+    try:
+        yield
+    finally:
+        lab.machine.check(f"systemctl kill -s CONT {KILLERS}")
+        lab.machine.wait_for("the daemon answers", lab.armed, 60, 0.5)
+
+
+def populated(lab: Lab, unit: str, slice: str = "system.slice") -> bool:
+    """Whether a process of the unit is left. systemd is not asked: it may be slow now."""
+    path = f"/sys/fs/cgroup/{slice}/{unit_name(unit)}/cgroup.events"
+    return "populated 1" in lab.machine.run(f"cat {path}").out
+
+
+def wait_emptied(lab: Lab, unit: str, slice: str = "system.slice") -> None:
+    lab.machine.wait_for(f"{unit} is dead", lambda: not populated(lab, unit, slice), 120, 0.2)
+
+
+def assert_prekilled(lab: Lab, unit: str, domain: str, triggers: tuple[str, ...]) -> dict[str, Any]:
+    """The unit was killed by the program, once, and the kernel's own killer had no part in it."""
+    decision = lab.decision_about(unit)
+    assert decision["carrier"] == "bpf", decision
+    assert decision["trigger"] in triggers, decision
+    assert decision["domain"] == domain
+    assert decision["outcome"] == "freed", decision
+    assert decision["bytes_freed"] > 0
+    times = [decision[f"{what}_usec"] for what in ("trigger", "decision", "signal", "death", "memory_back")]
+    assert all(times) and times == sorted(times), decision
+    assert lab.kernel_killed() == 0, "the kernel's own killer acted, too"
+    return decision
+
+
+MACHINE = ("memory-available", "last-moment")
+
+
+def run_out(lab: Lab, unit: str) -> None:
+    """Lets the hogs grow that wait, until the unit is dead."""
+    with nobody_else(lab):
+        lab.go()
+        wait_emptied(lab, unit)
+
+
+@pytest.mark.both_kernels
+def test_status_says_whether_it_acts_and_why_not(lab: Lab) -> None:
+    said = prekill(lab)
+    line = carrier(lab)
+    assert (line["Active"], line["Acts"], line["LastError"]) == (said["active"], True, "")
+    if said["active"]:
+        assert "before the kernel would" in line["Detail"]
+        assert said["hits"] == line["Hits"]
+    else:
+        assert said["why"] == "this kernel has no function bpf_send_signal_task for BPF programs" == line["Detail"]
+    shown = lab.machine.check("oomslicectl status")
+    assert "bpf-prekill" in shown
+
+
+@pytest.mark.both_kernels
+def test_lowest_priority_dies_for_the_machine_while_nothing_else_runs(armed: Lab) -> None:
+    lab = armed
+    lab.drop_in("batch.service", "Priority=-300")
+    lab.drop_in("dear.service", "Priority=300")
+    lab.start_service("batch", 150)
+    lab.start_service("important", 100)
+    # It grows beyond what there is, and stops at what there is once the other is gone.
+    lab.start_hog("dear", rate=100, max_mb=lab.machine.available_mb() + 40, ahead=160, wait_for="go")
+    lab.wait_planned(batch=-300, important=0, dear=300)
+    hits = prekill(lab)["hits"]
+    run_out(lab, "batch")
+    decision = assert_prekilled(lab, "batch", "-.slice", MACHINE)
+    assert decision["victim_priority"] == -300
+    assert decision["victim_memory_before"] > 140 << 20
+    assert lab.victims() == ["batch.service"]
+    assert lab.lives("important") and lab.machine.active("dear")
+    assert prekill(lab)["hits"] == hits + 1 == carrier(lab)["Hits"]
+    shown = lab.machine.check(f"oomslicectl show {decision['id']}")
+    assert "a BPF program in the kernel" in shown
+
+
+@pytest.mark.both_kernels
+def test_lowest_priority_dies_at_a_limit_while_nothing_else_runs(armed: Lab) -> None:
+    lab = armed
+    lab.write("/etc/systemd/system/jail.slice", "[Slice]\nMemoryMax=200M\nMemorySwapMax=0\n")
+    lab.daemon_reload()
+    lab.drop_in("dear.service", "Priority=300")
+    lab.drop_in("cheap.service", "Priority=-300")
+    lab.start_service("cheap", 40, slice="jail.slice")
+    lab.start_hog("dear", rate=60, max_mb=185, slice="jail.slice", wait_for="go")
+    lab.wait_planned(dear=300, cheap=-300)
+    with nobody_else(lab):
+        lab.go()
+        wait_emptied(lab, "cheap", "jail.slice")
+    decision = assert_prekilled(lab, "cheap", "jail.slice", ("memory-limit",))
+    assert decision["victim_priority"] == -300
+    assert lab.victims() == ["cheap.service"]
+    assert lab.machine.active("dear")
+
+
+@pytest.mark.both_kernels
+def test_unit_of_many_processes_dies_as_a_whole(armed: Lab) -> None:
+    lab = armed
+    lab.drop_in("many.service", "Priority=-100")
+    lab.start_service("important", 100)
+    lab.start_hog("many", rate=200, children=80, wait_for="go")
+    lab.wait_planned(many=-100, important=0)
+    run_out(lab, "many")
+    decision = assert_prekilled(lab, "many", "-.slice", MACHINE)
+    assert decision["processes"] == 81
+    assert lab.victims() == ["many.service"]
+    assert lab.lives("important")
+
+
+@pytest.mark.both_kernels
+def test_fork_storm_dies_as_a_whole(armed: Lab) -> None:
+    lab = armed
+    lab.drop_in("forks.service", "Priority=-100")
+    lab.start_service("important", 100)
+    lab.start("forks", f"/usr/bin/perl -e '{FORKS}' /run/oomtest/go", TasksMax="400")
+    lab.wait_planned(forks=-100, important=0)
+    run_out(lab, "forks")
+    decision = assert_prekilled(lab, "forks", "-.slice", MACHINE)
+    assert decision["processes"] > 20
+    assert lab.victims() == ["forks.service"]
+    assert lab.lives("important")
+
+
+@pytest.mark.both_kernels
+def test_eight_allocators_at_once_with_swap(armed: Lab) -> None:
+    lab = armed
+    lab.use_swap()
+    lab.drop_in("hogs.slice", "Priority=-100\nKillScope=subtree")
+    lab.start_service("important", 100)
+    for number in range(8):
+        lab.start_hog(f"hog-{number}", rate=60, max_mb=400, ahead=400, slice="hogs.slice", wait_for="go")
+    lab.wait_planned(important=0, **{"hogs.slice": -100})
+    with nobody_else(lab):
+        lab.go()
+        lab.machine.wait_for(
+            "all are dead", lambda: not any(populated(lab, f"hog-{n}", "hogs.slice") for n in range(8)), 180, 0.5
+        )
+    decision = assert_prekilled(lab, "hogs.slice", "-.slice", MACHINE)
+    assert (decision["kill_scope"], decision["processes"]) == ("subtree", 8)
+    assert lab.victims() == ["hogs.slice"]
+    assert lab.lives("important")
+
+
+@pytest.mark.both_kernels
+def test_largest_process_alone_where_that_is_asked_for(armed: Lab) -> None:
+    lab = armed
+    lab.write("/etc/systemd/system/jail.slice", "[Slice]\nMemoryMax=200M\nMemorySwapMax=0\n")
+    lab.daemon_reload()
+    lab.drop_in("pool.service", "KillScope=process")
+    small = "/opt/vmtest/hog 0 20"
+    large = "/opt/vmtest/hog -w /run/oomtest/go 60 400"
+    lab.start("pool", f"/bin/sh -c '{small} & {large} & wait; sleep 1000'", slice="jail.slice")
+    lab.wait_planned(pool=0)
+    with nobody_else(lab):
+        lab.go()
+        pids = "pgrep -c -x hog"
+        lab.machine.wait_for("the large one is dead", lambda: lab.machine.run(pids).out.strip() == "1", 60, 0.2)
+    decision = lab.decision_about("pool")
+    assert (decision["carrier"], decision["kill_scope"], decision["processes"]) == ("bpf", "process", 1)
+    assert lab.kernel_killed() == 0
+    assert lab.machine.active("pool")
+
+
+@pytest.mark.both_kernels
+def test_it_leaves_to_the_core_what_the_core_can_do(armed: Lab) -> None:
+    lab = armed
+    lab.drop_in("hog.service", "Priority=-100")
+    lab.start_service("important", 100)
+    lab.start_hog("hog", rate=60, wait_for="go")
+    lab.wait_planned(hog=-100, important=0)
+    hits = prekill(lab)["hits"]
+    lab.go()
+    lab.wait_until_dead("hog")
+    assert lab.assert_killed("hog")["carrier"] == "core"
+    assert prekill(lab)["hits"] == hits
+    assert lab.victims() == ["hog.service"]
+
+
+@pytest.mark.both_kernels
+def test_dry_run_and_switch_have_it_touch_nobody(armed: Lab) -> None:
+    lab = armed
+    lab.write("/etc/systemd/system/jail.slice", "[Slice]\nMemoryMax=150M\nMemorySwapMax=0\n")
+    lab.daemon_reload()
+    hits = prekill(lab)["hits"]
+    lab.drop_in("dry.service", "DryRun=yes")
+    lab.start_hog("dry", rate=60, max_mb=300, slice="jail.slice", wait_for="go")
+    lab.wait_planned(dry=0)
+    lab.machine.wait_for("the plan knows", lambda: lab.slice("dry.service").get("dry_run"), 30, 0.3)
+    with nobody_else(lab):
+        lab.go()
+        wait_emptied(lab, "dry", "jail.slice")
+    lab.machine.wait_for("both are told", lambda: len(lab.victims()) >= 2, 60, 0.5)
+    assert {(one["carrier"], one["outcome"]) for one in lab.decisions()} == {
+        ("bpf", "dry-run"),
+        ("kernel", "killed-by-kernel"),
+    }
+    lab.configure("carriers:\n  prekill: no\n")
+    line = carrier(lab)
+    assert (line["Active"], line["Detail"]) == (False, "switched off: carriers: prekill: no")
+    lab.start_hog("off", rate=60, max_mb=300, slice="jail.slice", wait_for="go-off")
+    lab.wait_planned(off=0)
+    lab.go("go-off")
+    lab.wait_until_dead("off")
+    assert lab.decision_about("off")["carrier"] == "kernel"
+    assert prekill(lab)["hits"] == hits
+
+
+BUSY = {
+    "page cache": "truncate -s 1500M /var/tmp/sparse && cat /var/tmp/sparse >/dev/null && rm /var/tmp/sparse",
+    "a copy": "for i in 1 2 3; do dd if=/dev/zero of=/var/tmp/copy bs=1M count=150 status=none; done; rm /var/tmp/copy",
+    "a compilation": 'python3 -c \'import compileall; compileall.compile_dir("/usr/lib/python3.13", maxlevels=0,'
+    " force=True, quiet=2, legacy=False)'; true",
+    "many small files": "find / -xdev -type f -size -64k -print0 2>/dev/null | head -zn 4000 | xargs -0 cat >/dev/null",
+}
+
+
+@pytest.mark.both_kernels
+def test_it_never_acts_on_a_machine_that_is_only_busy(armed: Lab) -> None:
+    """All that reclaims memory in normal life, while nobody else could be blamed for what is killed."""
+    lab = armed
+    lab.use_swap()
+    hits = prekill(lab)["hits"]
+    lab.write("/etc/systemd/system/tight.slice", "[Slice]\nMemoryMax=60M\nMemorySwapMax=0\n")
+    lab.daemon_reload()
+    reads = "truncate -s 300M /var/tmp/mine; while :; do cat /var/tmp/mine >/dev/null; done"
+    writes = "while :; do dd if=/dev/zero of=/var/tmp/written bs=1M count=80 status=none; done"
+    lab.start_hog("balloon", rate=0, max_mb=4000, ahead=130, options="", wait_for="never")
+    lab.start("reader", f"/bin/sh -c '{reads}'", slice="tight.slice")
+    lab.start("writer", f"/bin/sh -c '{writes}'", slice="tight.slice")
+    scanned = "awk '/^pgscan_(kswapd|direct) /{sum += $2} END {print sum}' /proc/vmstat"
+    before = int(lab.machine.check(scanned))
+    with nobody_else(lab):
+        for what, command in BUSY.items():
+            lab.machine.check(command, timeout=300)
+            assert prekill(lab)["hits"] == hits, what
+        # What was swapped out has to come back, into a machine that is nearly full.
+        lab.machine.check("systemctl --no-block kill -s KILL balloon.service", timeout=60)
+        lab.machine.check("swapoff /dev/vdc; swapon /dev/vdc", timeout=300)
+        assert prekill(lab)["hits"] == hits, "swapoff"
+        limit = int(lab.machine.check("awk '/^max /{print $2}' /sys/fs/cgroup/tight.slice/memory.events"))
+    assert limit > 20, "the slice was never at its limit"
+    assert int(lab.machine.check(scanned)) - before > 50_000, "too little was reclaimed for this to say anything"
+    assert prekill(lab)["hits"] == hits
+    assert (lab.victims(), lab.kernel_killed()) == ([], 0)
+    with contextlib.suppress(CommandError):
+        lab.machine.check("rm -f /var/tmp/mine /var/tmp/written")
+
+
+@pytest.mark.both_kernels
+@pytest.mark.skipif(not STORMS, reason="OOMSLICE_PREKILL_STORMS= says how many shortages in a row")
+def test_share_of_storms(armed: Lab) -> None:
+    """Of so many shortages of all kinds: in how many the kernel's killer never ran, and nobody but the plan's choice
+    died."""
+    lab = armed
+    kernel = wrong = 0
+    lab.start_service("important", 100)
+    for number in range(STORMS):
+        name = f"storm-{number}"
+        lab.drop_in(f"{name}.service", "Priority=-100")
+        lab.start_hog(name, rate=(60, 200, 800)[number % 3], children=(0, 8, 80)[number // 3 % 3], wait_for=name)
+        lab.wait_planned(**{name.replace("-", "_"): -100})
+        kills = lab.kernel_killed()
+        with nobody_else(lab):
+            lab.go(name)
+            wait_emptied(lab, name)
+        lab.decision_about(name)
+        lab.machine.check(f"systemctl reset-failed {name}.service 2>/dev/null; true")
+        kernel += lab.kernel_killed() > kills
+        wrong += lab.victims() != [f"storm-{n}.service" for n in range(number + 1)]
+    print(f"{STORMS} shortages: the kernel's killer ran in {kernel}, somebody else died in {wrong}")
+    assert lab.lives("important")
+    assert wrong == 0

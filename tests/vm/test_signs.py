@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Early signs: the kernel wakes the core when it runs short of memory, and does not while enough can be reclaimed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from .lab import Lab
+from .test_bpf import carriers, status
+
+WITHOUT_FAULTS = "/etc/systemd/system/oomslice-core.service.d/50-test.conf"
+ASKED = 3
+"""As in core/sign.h."""
+DEAF = "machine:\n  sign: full 450ms/500ms\n"
+"""Pressure figures that come too late for any sign."""
+POKE = "systemctl kill -s STOP oomslice-core.service; systemctl kill -s CONT oomslice-core.service"
+"""Ends the core's wait, and so is a turn, for which nobody has to connect."""
+LOOK = """
+import json, mmap, struct, sys, time
+from oomslice._core import ffi, lib
+shared = "/run/oomslice/bpf/shared/map-"
+fd = lib.oomslice_pinned_open((shared + "pulse").encode())
+page = mmap.mmap(fd, mmap.PAGESIZE)
+pulse = ffi.cast("struct oomslice_pulse *", ffi.from_buffer(page))
+ring = lib.oomslice_pinned_open((shared + "signs").encode())
+consumer = struct.unpack_from("=Q", mmap.mmap(ring, mmap.PAGESIZE, prot=mmap.PROT_READ))[0]
+data = mmap.mmap(ring, 3 * mmap.PAGESIZE, prot=mmap.PROT_READ, offset=mmap.PAGESIZE)
+produced = struct.unpack_from("=Q", data)[0]
+signs = []
+for at in range(max(0, produced - 4096 + 32), produced, 32):
+    signs.append(struct.unpack_from("=8xI4xQQ", data, mmap.PAGESIZE + at % 4096))
+if len(sys.argv) > 1:
+    pulse.asked_nsec = time.monotonic_ns()
+names = ("asked_nsec", "beat_nsec", "busy_until_nsec", "quiet_until_nsec", "available_min", "available_watch")
+print(json.dumps({**{name: getattr(pulse, name) for name in names}, "unread": produced - consumer, "signs": signs}))
+"""
+
+
+def look(lab: Lab, asks: str = "") -> dict[str, Any]:
+    """What the programs and the core share: fields of the pulse, bytes of the ring that were not read, and the last
+    signs as kind, CLOCK_MONOTONIC in ns and what they took for available. `asks`: first as a program that only asks."""
+    lab.machine.put("/run/oomtest/look.py", LOOK)
+    seen: dict[str, Any] = json.loads(lab.machine.check(f"python3 /run/oomtest/look.py {asks}"))
+    return seen
+
+
+def has_pulse(lab: Lab) -> bool:
+    return "pulse" in lab.property("State")["CoreFeatures"]
+
+
+@contextlib.contextmanager
+def only_signs(lab: Lab) -> Iterator[None]:
+    """A core that neither page faults nor pressure wake in time."""
+    lab.write(WITHOUT_FAULTS, "[Service]\nCapabilityBoundingSet=~CAP_PERFMON CAP_SYS_ADMIN\n")
+    lab.configure(DEAF)
+    try:
+        lab.machine.check("systemctl daemon-reload; systemctl restart oomslice-core.service", timeout=120)
+        lab.settle()
+        assert "page-faults" in lab.property("State")["CoreFeaturesMissing"]
+        yield
+    finally:
+        lab.machine.check(
+            f"rm {WITHOUT_FAULTS}; systemctl daemon-reload; systemctl restart oomslice-core.service", timeout=120
+        )
+
+
+def grow(lab: Lab, name: str, *, rate: int, options: str = "") -> dict[str, Any]:
+    """A hog that grows until it is chosen; the decision, with the time of the sign that woke the core for it."""
+    lab.drop_in(f"{name}.service", "Priority=-100")
+    lab.start_service("kept", 100)
+    lab.start_hog(name, rate=rate, ahead=0, wait_for="go", options=options)
+    lab.wait_planned(**{name: -100, "kept": 0})
+    before = lab.property("State")["CoreWakeups"]
+    hits = status(lab)["signs"]["hits"]
+    lab.go()
+    lab.wait_until_dead(name)
+    decision = lab.assert_killed(name)
+    assert lab.lives("kept")
+    signs = status(lab)["signs"]["hits"] - hits
+    kinds = [kind for kind, _nsec, _available in look(lab)["signs"][-signs:]] if signs else []
+    print(
+        f"\n{name}: decided with {decision['memory_available'] / decision['memory_total']:.2%} available,"
+        f" {signs} signs {kinds}, {lab.property('State')['CoreWakeups'] - before} wakeups"
+    )
+    return {**decision, "signs": signs}
+
+
+@pytest.mark.both_kernels
+def test_programs_are_loaded_and_the_core_shares_their_maps(lab: Lab) -> None:
+    said = status(lab)["signs"]
+    assert (said["active"], said["why"]) == (True, "")
+    carrier = carriers(lab)["bpf-signs"]
+    assert (carrier["Active"], carrier["Acts"], carrier["LastError"]) == (True, False, "")
+    assert has_pulse(lab)
+    seen = look(lab)
+    total = int(lab.machine.check("awk '/^MemTotal/{print $2}' /proc/meminfo")) << 10
+    assert seen["available_min"] == pytest.approx(0.04 * total, rel=0.01)
+    assert seen["available_watch"] == pytest.approx(0.25 * total, rel=0.01)
+    assert seen["beat_nsec"] > 0
+
+
+@pytest.mark.both_kernels
+def test_growth_without_page_cache_is_noticed_by_the_kernels_sign_alone(lab: Lab) -> None:
+    with only_signs(lab):
+        lab.machine.check("sync; echo 3 >/proc/sys/vm/drop_caches")
+        assert grow(lab, "bare", rate=200)["signs"] > 0
+
+
+@pytest.mark.both_kernels
+def test_growth_into_page_cache_is_noticed_by_the_kernels_sign_alone(lab: Lab) -> None:
+    with only_signs(lab):
+        lab.machine.check("dd if=/dev/vda of=/dev/null bs=1M count=900 status=none", timeout=300)
+        decision = grow(lab, "cached", rate=60)
+        assert decision["signs"] > 0
+        assert decision["memory_available"] >= 0.03 * decision["memory_total"]
+
+
+@pytest.mark.both_kernels
+def test_page_cache_that_comes_and_goes_wakes_nobody(lab: Lab) -> None:
+    hits, wakeups, scanned = status(lab)["signs"]["hits"], lab.property("State")["CoreWakeups"], kswapd(lab)
+    begin = time.monotonic()
+    lab.machine.check("for i in 1 2; do dd if=/dev/vda of=/dev/null bs=1M count=1100 status=none; done", timeout=300)
+    elapsed = time.monotonic() - begin
+    assert kswapd(lab) > scanned, "kswapd had nothing to do, so nothing was tried"
+    signs = status(lab)["signs"]["hits"] - hits
+    print(f"\n{signs} signs, {lab.property('State')['CoreWakeups'] - wakeups} wakeups in {elapsed:.0f} s of reading")
+    assert signs <= 1 + elapsed, "one a second would be many: enough is available all the time"
+    assert lab.decisions() == []
+
+
+@pytest.mark.both_kernels
+def test_question_that_wakes_nobody_is_sent_by_the_next_sign(lab: Lab) -> None:
+    hits = status(lab)["signs"]["hits"]
+    asked = look(lab, "asks")["asked_nsec"]
+    # Enough is available, so nothing but the question is a reason to send something.
+    lab.machine.check("dd if=/dev/vda of=/dev/null bs=1M count=1100 status=none", timeout=300)
+    lab.machine.wait_for("it has its answer", lambda: look(lab)["beat_nsec"] > asked, 30)
+    assert status(lab)["signs"]["hits"] > hits
+    assert look(lab)["signs"][-1][0] == ASKED
+
+
+def kswapd(lab: Lab) -> int:
+    """Pages that kswapd has looked at since the machine was booted."""
+    return int(lab.machine.check("awk '/^pgscan_kswapd /{print $2}' /proc/vmstat"))
+
+
+def answers(lab: Lab) -> bool:
+    """Whether the core beats in the map that is pinned now, when it is woken."""
+    before = look(lab)["beat_nsec"]
+    lab.machine.check(POKE)
+    return bool(look(lab)["beat_nsec"] > before)
+
+
+@pytest.mark.both_kernels
+def test_core_has_the_maps_of_the_programs_that_are_loaded_whoever_is_started_anew(lab: Lab) -> None:
+    machine = lab.machine
+    try:
+        for verb in ("restart", "reload"):
+            machine.check(f"systemctl {verb} oomslice-bpf.service")
+            machine.wait_for("the core has the new maps", lambda: answers(lab), 30, 0.5)
+        # A core that is started anew has them of systemd: nobody is there to hand them over.
+        machine.check("systemctl kill -s STOP oomsliced.service")
+        pid = machine.main_pid("oomslice-core.service")
+        before = look(lab)["beat_nsec"]
+        machine.check("systemctl kill -s KILL oomslice-core.service")
+        machine.wait_for("it is back", lambda: machine.main_pid("oomslice-core.service") not in (0, pid), 30)
+        machine.wait_for("it beats", lambda: look(lab)["beat_nsec"] > before, 30)
+        machine.check("systemctl kill -s CONT oomsliced.service")
+        machine.wait_for("all is as it was", lambda: lab.armed() and has_pulse(lab), 60, 0.5)
+        machine.check("systemctl restart oomsliced.service")
+        machine.wait_for("the daemon is back", lambda: lab.armed() and has_pulse(lab), 60, 0.5)
+        assert answers(lab)
+        machine.check("systemctl stop oomslice-bpf.service")
+        machine.wait_for("the core let go", lambda: not has_pulse(lab), 30, 0.5)
+        assert machine.properties("oomslice-core.service", "NFileDescriptorStore")["NFileDescriptorStore"] == "2"
+        assert carriers(lab)["bpf-signs"]["Detail"] == "oomslice-bpf.service is not running"
+    finally:
+        machine.run("systemctl kill -s CONT oomsliced.service; systemctl start oomslice-bpf.service")
+    machine.wait_for("the programs are back", lambda: has_pulse(lab), 30, 0.5)
