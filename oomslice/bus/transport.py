@@ -31,6 +31,19 @@ from typing import Any
 
 from oomslice.bus.address import DEFAULT_ADDRESS, socket_paths
 from oomslice.bus.errors import BusUnreachableError, InvalidArgumentsError, LimitsExceededError, NoReplyError, error_of
+from oomslice.bus.frames import (
+    ALIGNMENT,
+    FIELD_DESTINATION,
+    FIELD_ERROR_NAME,
+    FIELD_INTERFACE,
+    FIELD_MEMBER,
+    FIELD_PATH,
+    FIELD_REPLY_SERIAL,
+    FIELD_SENDER,
+    FIELD_SIGNATURE,
+    error_message,
+    usual_fields,
+)
 from oomslice.errors import BusError
 
 if not hasattr(typing, "no_type_check_decorator"):
@@ -62,12 +75,8 @@ DEPTH_MAX = 64
 
 BUS = ("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus")
 
-FIELD_PATH, FIELD_INTERFACE, FIELD_MEMBER, FIELD_ERROR_NAME, FIELD_REPLY_SERIAL = 1, 2, 3, 4, 5
-FIELD_DESTINATION, FIELD_SENDER, FIELD_SIGNATURE = 6, 7, 8
 NO_REPLY_EXPECTED, MAY_INTERACT = 1, 4
 HEADER_FIELDS = SignatureTree("a(yv)").types[0]
-ALIGNMENT = 8
-"""Of structures, dictionary entries and messages: what begins at a multiple of it is the same bytes anywhere."""
 
 
 def typed(signature: str, value: Any) -> Any:
@@ -330,7 +339,7 @@ class Connection(asyncio.Protocol):
         if not call.reply_expected:
             return True
         text = message[:ERROR_MAX].replace("\0", " ").encode("utf-8", "replace")
-        return self._send_reply(_error_message(call.sender, call.serial, name, text, self._next_serial()))
+        return self._send_reply(error_message(call.sender, call.serial, name, text, self._next_serial()))
 
     # asyncio.Protocol, called by the loop
 
@@ -502,18 +511,6 @@ def _encode(**fields: Any) -> bytes:
         raise ValueError(f"values do not fit {fields.get('signature', '')!r}: {error}") from error
 
 
-def _error_message(destination: str, reply_serial: int, name: str, text: bytes, serial: int) -> bytes:
-    """By hand, because who floods us gets many: a fifth of the time that dbus-next takes."""
-    fields = bytearray(struct.pack("<BBBBI", FIELD_REPLY_SERIAL, 1, ord("u"), 0, reply_serial))
-    for code, value in ((FIELD_DESTINATION, destination.encode()), (FIELD_ERROR_NAME, name.encode())):
-        fields += struct.pack("<BBBBI", code, 1, ord("s"), 0, len(value)) + value + b"\0"
-        fields += bytes(-len(fields) % ALIGNMENT)
-    fields += struct.pack("<BBBBB2s", FIELD_SIGNATURE, 1, ord("g"), 0, 1, b"s\0")
-    body = struct.pack("<I", len(text)) + text + b"\0"
-    start = struct.pack("<BBBBIII", ord("l"), MessageType.ERROR.value, 0, 1, len(body), serial, len(fields))
-    return start + bytes(fields) + bytes(-len(fields) % ALIGNMENT) + body
-
-
 def _with_body(body: bytes, fields: dict[str, Any]) -> bytes:
     """A message whose body is encoded already: dbus-next has no way for that."""
     numbers = {"path": (FIELD_PATH, "o"), "interface": (FIELD_INTERFACE, "s"), "member": (FIELD_MEMBER, "s")}
@@ -530,7 +527,7 @@ def _with_body(body: bytes, fields: dict[str, Any]) -> bytes:
 def _decode(frame: bytes, header: int, *, oversized: bool = False) -> Incoming | None:
     try:
         order = "<" if frame[0] == ord("l") else ">"
-        fields = _usual_fields(frame, order)
+        fields = usual_fields(frame, order)
         if fields is None:
             fields = dict(_Decoder(frame[:header], 12).read_argument(HEADER_FIELDS))
         return Incoming(
@@ -551,34 +548,6 @@ def _decode(frame: bytes, header: int, *, oversized: bool = False) -> Incoming |
     except Exception as error:  # malformed in any way; the bus checks what it forwards, so this is for a bus gone mad
         LOGGER.warning("a message was ignored, its header cannot be read: %s", error)
         return None
-
-
-def _usual_fields(frame: bytes, order: str) -> dict[Any, Any] | None:
-    """Header fields by code; None if there is one that is not as all are. Most of the time of a flood goes here, and
-    this takes a fifth of what the general way does. Raises struct.error, IndexError, UnicodeDecodeError."""
-    fields: dict[Any, Any] = {}
-    (size,) = struct.unpack_from(order + "I", frame, 12)
-    at, end = 16, 16 + size
-    while at < end:
-        at += -at % 8
-        type_ = frame[at + 1 : at + 4]
-        if type_ in (b"\x01s\0", b"\x01o\0"):
-            begin = at + 8
-            after = begin + int(struct.unpack_from(order + "I", frame, at + 4)[0]) + 1
-            fields[frame[at]] = frame[begin : after - 1].decode()
-        elif type_ == b"\x01g\0":
-            begin = at + 5
-            after = begin + frame[at + 4] + 1
-            fields[frame[at]] = frame[begin : after - 1].decode()
-        elif type_ == b"\x01u\0":
-            after = at + 8
-            (fields[frame[at]],) = struct.unpack_from(order + "I", frame, at + 4)
-        else:
-            return None
-        if after > end:
-            return None
-        at = after
-    return fields
 
 
 def _text(fields: dict[Any, Any], code: int) -> str:

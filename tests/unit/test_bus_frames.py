@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What transport.py reads and writes by hand to be quick is what dbus-next reads and writes."""
+"""What frames.py reads and writes by hand to be quick is what dbus-next reads and writes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from dbus_next._private.unmarshaller import Unmarshaller
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oomslice.bus.transport import HEADER_FIELDS, Incoming, _decode, _Decoder, _error_message, _usual_fields
+from oomslice.bus.frames import error_message, usual_fields
+from oomslice.bus.transport import HEADER_FIELDS, Incoming, _decode, _Decoder
 
 TEXT = st.text(st.characters(blacklist_categories=["Cs", "Cc"]), max_size=30)
 NAMES = st.from_regex(r"\A:1\.[0-9]{1,6}\Z")
@@ -38,7 +39,7 @@ def header_of(frame: bytes) -> int:
 @given(destination=NAMES, text=TEXT, reply_serial=st.integers(1, 2**32 - 1), serial=st.integers(1, 2**32 - 1))
 def test_errors_are_those_that_dbus_next_writes(destination: str, text: str, reply_serial: int, serial: int) -> None:
     name = "org.freedesktop.DBus.Error.LimitsExceeded"
-    frame = _error_message(destination, reply_serial, name, text.encode(), serial)
+    frame = error_message(destination, reply_serial, name, text.encode(), serial)
     read = Unmarshaller(_Stream(frame)).unmarshall()
     assert read is not None and read.message_type == MessageType.ERROR
     assert (read.destination, read.reply_serial, read.error_name) == (destination, reply_serial, name)
@@ -69,7 +70,7 @@ def test_the_quick_way_never_says_what_the_general_one_does_not(data: bytes, ord
     start = (b"l" if order == "<" else b"B") + b"\1\0\1" + struct.pack(order + "III", 0, 1, len(data))
     frame = start + data + bytes(-len(data) % 8)
     try:
-        quick = _usual_fields(frame, order)
+        quick = usual_fields(frame, order)
     except (struct.error, IndexError, UnicodeDecodeError):
         return
     if quick is None:
@@ -85,9 +86,9 @@ def test_the_quick_way_never_says_what_the_general_one_does_not(data: bytes, ord
 def test_what_is_not_as_usual_is_left_to_the_general_way() -> None:
     field = b"\x09\x01u\0\1\0\0\0" + b"\x01\x02ss\0"
     frame = b"l\1\0\1" + struct.pack("<III", 0, 1, len(field)) + field + bytes(8)
-    assert _usual_fields(frame, "<") is None
+    assert usual_fields(frame, "<") is None
     # A text that would go beyond the header.
     field = b"\x07\x01s\0" + struct.pack("<I", 500) + b":1.5\0"
     frame = b"l\1\0\1" + struct.pack("<III", 0, 1, len(field)) + field + bytes(8)
-    assert _usual_fields(frame, "<") is None
+    assert usual_fields(frame, "<") is None
     assert _decode(frame, header_of(frame)) is None
