@@ -273,7 +273,7 @@ int BPF_PROG(see_emptied, struct cgroup *cgroup, const char *path, int populated
         domain = bpf_map_lookup_elem(&dying, &id);
         flight = domain ? bpf_map_lookup_elem(&flights, domain) : NULL;
         if (flight && !flight->emptied)
-                tell_emptied(flight, cgroup, bpf_ktime_get_ns());
+                tell_emptied(*domain, flight, cgroup, bpf_ktime_get_ns());
         return 0;
 }
 

@@ -81,8 +81,8 @@ class Decision:
     carrier: str
     """"core", "bpf" (a program in the kernel, by the same plan) or "kernel\""""
     trigger: str
-    """"memory-available", "memory-low", "thrash", "pressure", "asked", "kernel-oom"; of the carrier bpf also "last-moment"
-    and "memory-limit\""""
+    """"memory-available", "memory-low", "thrash", "pressure", "asked", "kernel-oom"; of the carrier bpf also
+    "last-moment" and "memory-limit\""""
     domain: str
     outcome: str
     """one of "freed", "relieved", "held", "kept", "deadline", "dry-run", "no-candidate", "failed", "gone",
