@@ -169,7 +169,7 @@ static __always_inline void look(struct cgroup *cgroup, struct oomslice_seen *se
 }
 
 /* Needs RCU and the root cgroup. The root slice is in every plan: without its value nothing in the map can be relied on. Two
- * who look something up on one processor at once get nothing, on kernels before 7.0. */
+ * who look something up on one processor at once may get nothing (6.12). */
 static __always_inline bool readable(struct cgroup *root) {
         return root && bpf_cgrp_storage_get(&slices, root, NULL, 0);
 }
@@ -203,7 +203,7 @@ __attribute__((noinline)) int choose(__u64 domain, __u64 tried, struct oomslice_
         bpf_rcu_read_lock();
         start = bpf_cgroup_from_id(domain);
         if (!start) {
-                /* A process in a cgroup namespace finds only what is below its own root (before 6.17). So all
+                /* A process in a cgroup namespace finds only what is below its own root (6.12). So all
                  * cgroups are walked, in which those of the domain come one after the other. */
                 start = bpf_cgroup_ancestor(bpf_get_current_task_btf()->cgroups->dfl_cgrp, 0);
                 seen.outside = domain;

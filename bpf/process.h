@@ -63,7 +63,7 @@ __attribute__((noinline)) int largest_process(__u64 unit, struct oomslice_proces
         bpf_rcu_read_lock();
         bpf_iter_css_new(&iterator, &cgroup->self, WALK_DESCENDANTS);
         while ((css = bpf_iter_css_next(&iterator))) {
-                /* What the iterator gives is no reference, and before 6.13 none can be taken of its cgroup. */
+                /* What the iterator gives is no reference, and in 6.12 none can be taken of its cgroup. */
                 struct cgroup *held = bpf_cgroup_from_id(css->cgroup->kn->id);
 
                 if (!held)

@@ -111,7 +111,7 @@ def test_a_process_in_a_cgroup_namespace_chooses_alike(lab: Lab) -> None:
     lab.start_service("other", 10)
     lab.wait_planned(other=-300)
     wait_chosen(lab, "/system.slice/other.service", "/")
-    # Who runs in one finds no cgroup outside of it by number, before 6.17.
+    # Who runs in one finds no cgroup outside of it by number, in 6.12.
     prefix = "unshare --cgroup "
     assert choose(lab, prefix=prefix)["path"] == "/system.slice/other.service"
     said = choose(lab, "/test.slice", prefix=prefix)
