@@ -20,13 +20,19 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 SEC("syscall")
 int who(struct oomslice_question *question) {
-        struct oomslice_process process = {0};
         struct oomslice_chosen chosen;
 
         choose(question->domain, question->tried, &chosen);
-        if (question->and_process && chosen.cgroup_id)
-                largest_process(chosen.cgroup_id, &process);
         question->chosen = chosen;
+        return 0;
+}
+
+/* Of the choice that is in the question: a program of its own, since neither fits into one page with the other. */
+SEC("syscall")
+int whose(struct oomslice_question *question) {
+        struct oomslice_process process;
+
+        largest_process(question->chosen.cgroup_id, &process);
         question->process = process;
         return 0;
 }

@@ -36,75 +36,136 @@ __weak int oomslice_policy(struct oomslice_policy_candidate *candidate) {
         return candidate ? OOMSLICE_POLICY_DEFAULT : OOMSLICE_POLICY_SKIP;
 }
 
-/* Bytes that are charged to a cgroup and all below it. 0: the memory controller is not on there. */
-static __always_inline void charged(struct cgroup *cgroup, struct oomslice_policy_candidate *candidate) {
-        __u64 offset = bpf_core_field_offset(struct cgroup, subsys) +
-                       bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id) * sizeof(void *);
-        struct mem_cgroup *memcg = NULL;
-        __s64 memory, swap;
+/* One cgroup on the way, as it was found. */
+struct oomslice_seen {
+        struct oomslice_policy_candidate candidate;
+        __u64 tried;   /* the cgroup that shall not be chosen */
+        __u64 outside; /* not 0: the walk has begun above the domain */
+        __s64 memory;  /* pages, or what a counter had in the moment */
+        __s64 swap;
+        __s32 level;
+        __s32 populated;
+        __u32 valued;
+        __u32 tried_until_s;
+};
 
-        bpf_probe_read_kernel(&memcg, sizeof(memcg), (void *)cgroup + offset);
-        if (!memcg)
-                return;
-        memcg = bpf_rdonly_cast(memcg, bpf_core_type_id_kernel(struct mem_cgroup));
-        memory = memcg->memory.usage.counter;
-        swap = memcg->swap.usage.counter;
-        candidate->swap = swap > 0 ? (__u64)swap << PAGE_SHIFT : 0;
-        candidate->usage = (memory > 0 ? (__u64)memory << PAGE_SHIFT : 0) + candidate->swap;
+static __always_inline __u64 bytes(__s64 pages) {
+        return pages > 0 ? (__u64)pages << PAGE_SHIFT : 0;
 }
 
-static __always_inline bool populated(const struct cgroup *cgroup) {
-        if (!bpf_core_field_exists(struct cgroup, nr_populated_csets))
-                return cgroup->self.nr_populated_csets + cgroup->self.nr_populated_children > 0;
-        return cgroup->nr_populated_csets + cgroup->nr_populated_domain_children +
-                       cgroup->nr_populated_threaded_children >
-               0;
+/* Whether it comes before what was chosen so far. */
+static __always_inline bool outranks(const struct oomslice_policy_candidate *one, __u32 wanted,
+                                     const struct oomslice_chosen *chosen) {
+        if (!chosen->cgroup_id)
+                return true;
+        if (wanted != chosen->wanted)
+                return wanted > chosen->wanted;
+        return oomslice_rule_order(one->priority, one->usage, one->cgroup_id, chosen->priority, chosen->usage,
+                                   chosen->cgroup_id) < 0;
 }
 
-static __always_inline void consider(struct cgroup *cgroup, const struct oomslice_slice_value *value,
-                                     __u64 domain, __u64 tried, struct oomslice_chosen *chosen) {
-        struct oomslice_policy_candidate candidate = {
-                .cgroup_id = cgroup->kn->id,
-                .domain_id = domain,
-                .priority = value->priority,
-                .flags = value->flags,
-                .scope = value->scope,
-                .asking_pid = bpf_get_current_pid_tgid() >> 32,
-        };
+/* Whether a walk that began above the domain is in it now. Its cgroups come one after the other: the domain itself, and then
+ * those of a deeper level. `level` of the domain plus 1 is kept with the choice. */
+static __always_inline bool inside(const struct oomslice_seen *seen, struct oomslice_chosen *chosen) {
+        if (seen->candidate.cgroup_id == seen->outside)
+                chosen->depth = seen->level + 1;
+        else if (chosen->depth && seen->level < (__s32)chosen->depth)
+                chosen->depth = 0;
+        return chosen->depth;
+}
+
+/*
+ * One step of the choice. Like choose() it is a function that the verifier checks by itself, once: as a part of the loop it
+ * would be checked for every way through it, which is too much for 6.12. 0, for the verifier.
+ */
+__attribute__((noinline)) int consider(struct oomslice_seen *seen, struct oomslice_chosen *chosen) {
+        struct oomslice_policy_candidate candidate;
         __u32 state = OOMSLICE_CANDIDATE_BELOW, wanted;
         int answer;
 
-        if (populated(cgroup))
+        if (!seen || !chosen)
+                return 0;
+        if (seen->outside && !inside(seen, chosen))
+                return 0;
+        chosen->result = OOMSLICE_CHOSEN_NOBODY;
+        chosen->cgroups++;
+        if (!seen->valued)
+                return 0;
+        chosen->units++;
+        if (seen->populated)
                 state |= OOMSLICE_CANDIDATE_POPULATED;
-        if (candidate.cgroup_id == tried || value->tried_until_s > bpf_ktime_get_ns() / 1000000000)
+        if (seen->candidate.cgroup_id == seen->tried || seen->tried_until_s > bpf_ktime_get_ns() / 1000000000)
                 state |= OOMSLICE_CANDIDATE_TRIED;
-        if (oomslice_rule_verdict(value->flags, state) != OOMSLICE_VERDICT_ELIGIBLE)
-                return;
+        if (oomslice_rule_verdict(seen->candidate.flags, state) != OOMSLICE_VERDICT_ELIGIBLE)
+                return 0;
         chosen->eligible++;
-        charged(cgroup, &candidate);
+        seen->candidate.swap = bytes(seen->swap);
+        seen->candidate.usage = bytes(seen->memory) + seen->candidate.swap;
+        /* A copy is asked about: what is written into it is of no effect. */
+        candidate = seen->candidate;
         answer = oomslice_policy(&candidate);
         if (answer == OOMSLICE_POLICY_SKIP) {
                 chosen->skipped++;
-                return;
+                return 0;
         }
-        /* What it has written into the candidate is of no effect. */
         wanted = answer == OOMSLICE_POLICY_KILL;
-        candidate.cgroup_id = cgroup->kn->id;
-        if (chosen->cgroup_id) {
-                if (wanted < chosen->wanted)
-                        return;
-                if (wanted == chosen->wanted &&
-                    oomslice_rule_order(value->priority, candidate.usage, candidate.cgroup_id,
-                                        chosen->priority, chosen->usage, chosen->cgroup_id) > 0)
-                        return;
-        }
-        chosen->cgroup_id = candidate.cgroup_id;
-        chosen->usage = candidate.usage;
-        chosen->priority = value->priority;
-        chosen->flags = value->flags;
-        chosen->scope = value->scope;
-        chosen->level = cgroup->level;
+        if (!outranks(&seen->candidate, wanted, chosen))
+                return 0;
+        chosen->cgroup_id = seen->candidate.cgroup_id;
+        chosen->usage = seen->candidate.usage;
+        chosen->priority = seen->candidate.priority;
+        chosen->flags = seen->candidate.flags;
+        chosen->scope = seen->candidate.scope;
+        chosen->level = seen->level;
         chosen->wanted = wanted;
+        return 0;
+}
+
+/* The counters of a cgroup, for it and all below it, in pages. Nothing where the memory controller is not on. */
+static __always_inline void read_counters(struct cgroup *cgroup, __s64 *memoryp, __s64 *swapp) {
+        __u64 offset = bpf_core_field_offset(struct cgroup, subsys) +
+                       bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id) * sizeof(void *);
+        struct mem_cgroup *memcg = NULL;
+
+        bpf_probe_read_kernel(&memcg, sizeof(memcg), (void *)cgroup + offset);
+        /* Reading from nowhere gives 0. */
+        memcg = bpf_rdonly_cast(memcg, bpf_core_type_id_kernel(struct mem_cgroup));
+        *memoryp = memcg->memory.usage.counter;
+        *swapp = memcg->swap.usage.counter;
+}
+
+/* Usage and swap of one cgroup, for whoever looks at that one alone. */
+static __always_inline void charged(struct cgroup *cgroup, struct oomslice_policy_candidate *candidate) {
+        __s64 memory, swap;
+
+        read_counters(cgroup, &memory, &swap);
+        candidate->swap = bytes(swap);
+        candidate->usage = bytes(memory) + candidate->swap;
+}
+
+/* More than 0: processes are in it or below it. */
+static __always_inline __s32 populated(const struct cgroup *cgroup) {
+        if (!bpf_core_field_exists(struct cgroup, nr_populated_csets))
+                return cgroup->self.nr_populated_csets + cgroup->self.nr_populated_children;
+        return cgroup->nr_populated_csets + cgroup->nr_populated_domain_children +
+               cgroup->nr_populated_threaded_children;
+}
+
+static __always_inline void look(struct cgroup *cgroup, struct oomslice_seen *seen) {
+        struct oomslice_slice_value *value = bpf_cgrp_storage_get(&slices, cgroup, NULL, 0);
+
+        seen->candidate.cgroup_id = cgroup->kn->id;
+        seen->level = cgroup->level;
+        seen->valued = 0;
+        if (!value)
+                return;
+        seen->valued = 1;
+        seen->candidate.priority = value->priority;
+        seen->candidate.flags = value->flags;
+        seen->candidate.scope = value->scope;
+        seen->tried_until_s = value->tried_until_s;
+        seen->populated = populated(cgroup);
+        read_counters(cgroup, &seen->memory, &seen->swap);
 }
 
 /* Needs RCU and the root cgroup. The root slice is in every plan: without its value nothing in the map can be relied on. Two
@@ -119,13 +180,12 @@ static __always_inline bool readable(struct cgroup *root) {
  * the verifier does not follow its counters through every round of the loop.
  */
 __attribute__((noinline)) int choose(__u64 domain, __u64 tried, struct oomslice_chosen *chosen) {
+        struct oomslice_seen seen = {.tried = tried};
         struct cgroup_subsys_state *css;
         struct bpf_iter_css iterator;
         struct oomslice_pulse *now;
         struct cgroup *start, *root;
-        __u64 outside = 0;
         __u32 zero = 0;
-        int depth = -1;
 
         if (!chosen)
                 return 0;
@@ -138,13 +198,15 @@ __attribute__((noinline)) int choose(__u64 domain, __u64 tried, struct oomslice_
         chosen->result = OOMSLICE_CHOSEN_NO_DOMAIN;
         if (!domain)
                 return 0;
+        seen.candidate.domain_id = domain;
+        seen.candidate.asking_pid = bpf_get_current_pid_tgid() >> 32;
         bpf_rcu_read_lock();
         start = bpf_cgroup_from_id(domain);
         if (!start) {
                 /* A process in a cgroup namespace finds only what is below its own root (before 6.17). So all
                  * cgroups are walked, in which those of the domain come one after the other. */
                 start = bpf_cgroup_ancestor(bpf_get_current_task_btf()->cgroups->dfl_cgrp, 0);
-                outside = domain;
+                seen.outside = domain;
         }
         if (!start)
                 goto out;
@@ -154,24 +216,8 @@ __attribute__((noinline)) int choose(__u64 domain, __u64 tried, struct oomslice_
         else {
                 bpf_iter_css_new(&iterator, &start->self, WALK_DESCENDANTS);
                 while ((css = bpf_iter_css_next(&iterator))) {
-                        struct cgroup *cgroup = css->cgroup;
-                        struct oomslice_slice_value *value;
-
-                        if (outside) {
-                                if (cgroup->kn->id == domain)
-                                        depth = cgroup->level;
-                                else if (depth >= 0 && cgroup->level <= depth)
-                                        break;
-                                if (depth < 0)
-                                        continue;
-                        }
-                        chosen->result = OOMSLICE_CHOSEN_NOBODY;
-                        chosen->cgroups++;
-                        value = bpf_cgrp_storage_get(&slices, cgroup, NULL, 0);
-                        if (!value)
-                                continue;
-                        chosen->units++;
-                        consider(cgroup, value, domain, tried, chosen);
+                        look(css->cgroup, &seen);
+                        consider(&seen, chosen);
                 }
                 bpf_iter_css_destroy(&iterator);
                 if (!readable(root))

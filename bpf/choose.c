@@ -84,11 +84,11 @@ static void path_of_id(uint64_t id, char path[static PATH_MAX]) {
                 snprintf(path, PATH_MAX, "%s", full + strlen(cgroup_root));
 }
 
-static int open_program(const char *pins) {
+static int open_program(const char *pins, const char *name) {
         char path[PATH_MAX];
         int fd;
 
-        if (snprintf(path, sizeof(path), "%s/choice/program-who", pins) >= (int)sizeof(path))
+        if (snprintf(path, sizeof(path), "%s/choice/program-%s", pins, name) >= (int)sizeof(path))
                 return -ENAMETOOLONG;
         fd = bpf_obj_get(path);
         return fd < 0 ? -errno : fd;
@@ -121,7 +121,6 @@ static int measure(int program, struct oomslice_question question, unsigned long
         statistics = bpf_enable_stats(BPF_STATS_RUN_TIME);
         if (statistics < 0)
                 return statistics;
-        question.and_process = 0;
         r = counted(program, &runs_before, &nsec_before);
         for (unsigned long i = 0; i < runs && r >= 0; i++)
                 r = ask(program, &question);
@@ -187,12 +186,12 @@ static void print_text(const struct oomslice_question *question, const char *cgr
 }
 
 int oomslice_choose(const char *pins, const char *cgroup, bool json, unsigned long runs) {
-        struct oomslice_question question = {.and_process = 1};
+        struct oomslice_question question = {0};
         bool whole = strncmp(cgroup, cgroup_root, strlen(cgroup_root)) == 0;
         char full[PATH_MAX], path[PATH_MAX];
         struct stat st;
         double nsec = 0;
-        int program, r;
+        int program, processes, r;
 
         if (snprintf(full, sizeof(full), "%s%s%s", whole ? "" : cgroup_root, *cgroup == '/' ? "" : "/",
                      cgroup) >= (int)sizeof(full))
@@ -200,13 +199,19 @@ int oomslice_choose(const char *pins, const char *cgroup, bool json, unsigned lo
         if (stat(full, &st) < 0 || !S_ISDIR(st.st_mode))
                 return oomslice_say_failed("%s is no cgroup", full);
         question.domain = st.st_ino;
-        program = open_program(pins);
+        program = open_program(pins, "who");
         if (program < 0)
                 return refused(program);
         r = ask(program, &question);
         if (r >= 0 && runs)
                 r = measure(program, question, runs, &nsec);
         close(program);
+        if (r >= 0 && question.chosen.cgroup_id) {
+                processes = open_program(pins, "whose");
+                r = processes < 0 ? processes : ask(processes, &question);
+                if (processes >= 0)
+                        close(processes);
+        }
         if (r < 0)
                 return refused(r);
         path_of_id(question.chosen.cgroup_id, path);

@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
-/* What the program `choice` is given, and where it leaves its answer. */
+/* What the programs of `choice` are given, and where they leave their answers. */
 #include "chosen.h"
 #include "process_found.h"
 
 struct oomslice_question {
-        uint64_t domain;      /* id of a cgroup: 1 is the root */
-        uint64_t tried;       /* id of one that shall not be chosen, 0: there is none */
-        uint64_t and_process; /* 1: its largest process, too */
+        uint64_t domain; /* id of a cgroup: 1 is the root */
+        uint64_t tried;  /* id of one that shall not be chosen, 0: there is none */
         struct oomslice_chosen chosen;
-        struct oomslice_process process;
+        struct oomslice_process process; /* of the choice, the largest */
 };

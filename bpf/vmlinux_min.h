@@ -37,7 +37,7 @@ struct zone {
 };
 
 struct pglist_data {
-        struct zone node_zones[1];
+        struct zone node_zones[4];
         int nr_zones;
         int node_id;
         unsigned long totalreserve_pages;

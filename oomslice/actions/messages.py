@@ -7,6 +7,7 @@ ends come from one package.
 
 from __future__ import annotations
 
+import errno
 import json
 from typing import Any, NamedTuple
 
@@ -18,6 +19,8 @@ MESSAGE_MAX = 8192
 TEXT_MAX = 4096
 RESULTS = ("done", "failed", "late", "unavailable", "needless")
 """How a request ends; in core/ring.h OOMSLICE_RESULT_ with the same words."""
+NOT_BEGUN = errno.ESHUTDOWN
+"""The error of a request that came when the service was about to end: nothing was done of it, so ask the next one."""
 KINDS = ("hello", "warn", "purge", "checkpoint", "start", "tell", "set")
 """`hello` asks for nothing: whoever starts the service ahead of need sends it. `tell` is a line for the journal."""
 NUMBERS = ("number", "deadline_usec", "cgroup_id", "amount", "error")

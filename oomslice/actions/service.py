@@ -21,6 +21,7 @@ from oomslice.actions import assign, checkpoint, checks, purge, systemd, warn
 from oomslice.actions.messages import (
     DEFAULT_SOCKET,
     MESSAGE_MAX,
+    NOT_BEGUN,
     ActionAnswer,
     ActionRequest,
     MessageError,
@@ -93,18 +94,28 @@ class Service:
                     key.data(key.fileobj)
             self._overdue()
             if self._stopping:
-                self._refuse_all()
+                self._leave()
+        self._leave()
 
     def stop(self) -> None:
         """Takes no more requests; run() returns when the children are done. May be called from a signal handler."""
         self._stopping = True
         self._waker.send(b"1")
 
-    def _refuse_all(self) -> None:
-        for connection in list(self._connections):
-            self._hang_up(connection)
+    def _leave(self) -> None:
+        """Takes nothing more. What was begun is still answered; what was not is said so, for the next one to do it."""
         if self._listener in self._selector.get_map():
             self._selector.unregister(self._listener)
+        working = {child.connection for child in self._children.values()}
+        for connection in list(self._connections):
+            if connection in self._selector.get_map():
+                # From here on the other side cannot send; what it has sent before is there to be read.
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RD)
+                while connection in self._connections and connection in self._selector.get_map():
+                    self._receive(connection)
+            if connection in self._connections and connection not in working:
+                self._hang_up(connection)
 
     # Connections
 
@@ -130,6 +141,9 @@ class Service:
             return
         except OSError:
             data = b""
+        if not data and self._stopping:
+            self._selector.unregister(connection)
+            return
         if not data:
             self._hang_up(connection)
             return
@@ -143,7 +157,8 @@ class Service:
 
     def _hang_up(self, connection: socket.socket) -> None:
         self._connections.discard(connection)
-        self._selector.unregister(connection)
+        if connection in self._selector.get_map():
+            self._selector.unregister(connection)
         connection.close()
         for child in self._children.values():
             if child.connection is connection:
@@ -158,6 +173,9 @@ class Service:
 
     def _begin(self, request: ActionRequest, connection: socket.socket) -> None:
         now = time.monotonic()
+        if self._stopping:
+            self._send(connection, ActionAnswer(request.number, "unavailable", NOT_BEGUN, detail="it is about to end"))
+            return
         if request.kind == "hello":
             self._send(connection, ActionAnswer(request.number, "done"))
             return

@@ -7,16 +7,20 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from oomslice.bus.errors import AccessDeniedError, BusUnreachableError, NoReplyError, NotRunningError
-from oomslice.bus.interface import BUS_NAME, MANAGER, OBJECT_PATH, PROPERTIES, Method
-from oomslice.bus.transport import CALL_TIMEOUT_S, Connection, typed
-
-MESSAGE_MAX = 32 << 20
-"""What the bus lets through: a list of all decisions is long."""
-
-
-ACT_TIMEOUT_S = 240.0
-"""What acts may have to wait for somebody who types a password, and for systemd to read all its units."""
+from oomslice.bus.asking import (
+    ACT_TIMEOUT_S,
+    CALL_TIMEOUT_S,
+    CONNECT_TIMEOUT_S,
+    MESSAGE_MAX,
+    Question,
+    all_properties,
+    explained,
+    method,
+    one_property,
+)
+from oomslice.bus.errors import BusUnreachableError
+from oomslice.bus.interface import BUS_NAME, OBJECT_PATH, Method
+from oomslice.bus.transport import Connection, typed
 
 
 class ManagerClient:
@@ -43,7 +47,7 @@ class ManagerClient:
 
     async def __aenter__(self) -> ManagerClient:
         self._connection = await Connection.open(
-            self._address, timeout=min(self._timeout, 10.0), maximum_message=MESSAGE_MAX
+            self._address, timeout=min(self._timeout, CONNECT_TIMEOUT_S), maximum_message=MESSAGE_MAX
         )
         return self
 
@@ -60,50 +64,36 @@ class ManagerClient:
 
         Raises ValueError for a name that the interface does not have, or arguments of other types than it takes.
         """
-        method = MANAGER.method(name)
-        if method is None:
-            raise ValueError(f"{MANAGER.name} has no method {name}")
-        answer = await self._call(MANAGER.name, name, method.in_signature, typed_arguments(method, arguments), method)
-        if len(method.outputs) > 1:
-            return answer
-        return answer[0] if answer else None
+        question = method(name, arguments)
+        assert question.method is not None
+        return await self._call(question._replace(arguments=typed_arguments(question.method, arguments)))
 
     async def get(self, name: str) -> Any:
         """One property."""
-        return (await self._call(PROPERTIES.name, "Get", "ss", (MANAGER.name, name)))[0]
+        return await self._call(one_property(name))
 
     async def get_all(self) -> dict[str, Any]:
         """All properties that can be read."""
-        values: dict[str, Any] = (await self._call(PROPERTIES.name, "GetAll", "s", (MANAGER.name,)))[0]
+        values: dict[str, Any] = await self._call(all_properties())
         return values
 
-    async def _call(
-        self, interface: str, name: str, signature: str, arguments: Sequence[Any], method: Method | None = None
-    ) -> list[Any]:
-        acts = method is not None and bool(method.action)
-        timeout = self._act_timeout if acts else self._timeout
+    async def _call(self, question: Question) -> Any:
+        timeout = self._act_timeout if question.acts else self._timeout
         if self._connection is None:
             raise BusUnreachableError("not connected")
-        try:
-            return await self._connection.call(
+        with explained(question.member, timeout):
+            answer = await self._connection.call(
                 BUS_NAME,
                 OBJECT_PATH,
-                interface,
-                name,
-                signature,
-                arguments,
+                question.interface,
+                question.member,
+                question.signature,
+                question.arguments,
                 timeout=timeout,
-                interactive=acts,
+                interactive=question.acts,
                 start_service=self._start_service,
             )
-        except NotRunningError:
-            raise NotRunningError("oomsliced is not running; start it: systemctl start oomsliced") from None
-        except AccessDeniedError as error:
-            raise AccessDeniedError(f"{name} is not permitted: {error}") from None
-        except NoReplyError:
-            raise NoReplyError(
-                f"oomsliced did not answer {name} within {timeout:g} s; see: systemctl status oomsliced"
-            ) from None
+        return question.answer(answer)
 
 
 def typed_arguments(method: Method, arguments: Sequence[Any]) -> list[Any]:

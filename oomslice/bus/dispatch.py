@@ -11,8 +11,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,17 +36,12 @@ from oomslice.bus.interface import (
     Property,
     introspection,
 )
+from oomslice.bus.quota import Quota
 from oomslice.bus.transport import Connection, Encoded, Incoming
 from oomslice.errors import OomsliceError
 
 LOGGER = logging.getLogger(__name__)
 
-CALLS_MAX = 256
-"""Calls that may be under way at once; more are refused."""
-SENDER_CALLS_MAX = 64
-"""The same for one sender: it does not keep the others out."""
-SENDER_CALLS_PER_S = 1000
-"""More in one second are refused: nobody needs them, and each costs a tenth of a millisecond or more."""
 INTERNAL_ERROR = "internal error, see the journal"
 
 Answer = list[Any] | Encoded
@@ -96,44 +89,39 @@ class Dispatcher:
         self._fixed = fixed
         self._tree = tree
         self._tasks: set[asyncio.Task[None]] = set()
-        self._by_sender: Counter[str] = Counter()
-        self._second = 0
-        self._this_second: Counter[str] = Counter()
+        self._quota = Quota()
 
     def serve(self, connection: Connection) -> None:
         """Answers the calls of this connection from now on."""
+        self._quota.attach(connection)
         connection.on_call = lambda call: self._start(connection, call)
 
     def cancel(self) -> None:
         """Ends what is under way; nobody waits for an answer any more."""
+        self._quota.cancel()
         for task in self._tasks:
             task.cancel()
 
     def _start(self, connection: Connection, call: Incoming) -> None:
-        second = int(time.monotonic())
-        if second != self._second:
-            self._second, self._this_second = second, Counter()
-        self._this_second[call.sender] += 1
-        if self._this_second[call.sender] > SENDER_CALLS_PER_S:
-            connection.reply_error(call, LimitsExceededError.bus_name, "too many calls in one second, try again")
-            return
-        if len(self._tasks) >= CALLS_MAX or self._by_sender.get(call.sender, 0) >= SENDER_CALLS_MAX:
-            connection.reply_error(call, LimitsExceededError.bus_name, "too many calls at once, try again")
+        account = self._quota.account(call.sender)
+        refusal = self._quota.refusal(account)
+        if refusal:
+            connection.reply_error(call, LimitsExceededError.bus_name, refusal)
             return
         task = asyncio.get_running_loop().create_task(self._serve(connection, call))
         self._tasks.add(task)
-        self._by_sender[call.sender] += 1
-        task.add_done_callback(functools.partial(self._done, call.sender))
+        self._quota.begin(account)
+        task.add_done_callback(functools.partial(self._done, account))
 
-    def _done(self, sender: str, task: asyncio.Task[None]) -> None:
+    def _done(self, account: str, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._by_sender[sender] -= 1
-        if not self._by_sender[sender]:
-            del self._by_sender[sender]
+        self._quota.end(account)
 
     async def _serve(self, connection: Connection, call: Incoming) -> None:
         try:
             method, handler = await self._find(call)
+            if not call.reply_expected and method.outputs and not method.action:
+                return  # it only reads, and nobody is told what
             result = handler(Caller(call.sender, call.interactive), *call.body())
             if isinstance(result, Awaitable):
                 result = await result

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
+from typing import NamedTuple
 
 BUS_NAME = "org.oomslice1"
 OBJECT_PATH = "/org/oomslice1"
@@ -23,16 +23,14 @@ CAPITAL = re.compile(r"(?<=[a-z0-9])([A-Z])")
 EMITS_CHANGED = "org.freedesktop.DBus.Property.EmitsChangedSignal"
 
 
-@dataclass(frozen=True, slots=True)
-class Argument:
+class Argument(NamedTuple):
     """One argument of a method or signal."""
 
     name: str
     signature: str
 
 
-@dataclass(frozen=True, slots=True)
-class Method:
+class Method(NamedTuple):
     """A method. `action` is what a caller must be permitted to do, empty if everybody may call it."""
 
     name: str
@@ -49,8 +47,7 @@ class Method:
         return "".join(argument.signature for argument in self.outputs)
 
 
-@dataclass(frozen=True, slots=True)
-class Signal:
+class Signal(NamedTuple):
     """A signal."""
 
     name: str
@@ -61,8 +58,7 @@ class Signal:
         return "".join(argument.signature for argument in self.arguments)
 
 
-@dataclass(frozen=True, slots=True)
-class Property:
+class Property(NamedTuple):
     """A property. `emits_changed` is "true", "invalidates", "const" or "false", as in the specification; `writable` by
     root."""
 
@@ -72,8 +68,7 @@ class Property:
     writable: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Interface:
+class Interface(NamedTuple):
     """One interface."""
 
     name: str

@@ -28,9 +28,22 @@ import typing
 from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
+from oomslice.bus.address import DEFAULT_ADDRESS, socket_paths
 from oomslice.bus.errors import BusUnreachableError, InvalidArgumentsError, LimitsExceededError, NoReplyError, error_of
+from oomslice.bus.frames import (
+    ALIGNMENT,
+    FIELD_DESTINATION,
+    FIELD_ERROR_NAME,
+    FIELD_INTERFACE,
+    FIELD_MEMBER,
+    FIELD_PATH,
+    FIELD_REPLY_SERIAL,
+    FIELD_SENDER,
+    FIELD_SIGNATURE,
+    error_message,
+    usual_fields,
+)
 from oomslice.errors import BusError
 
 if not hasattr(typing, "no_type_check_decorator"):
@@ -44,7 +57,6 @@ from dbus_next.signature import SignatureTree
 
 LOGGER = logging.getLogger(__name__)
 
-DEFAULT_ADDRESS = "unix:path=/run/dbus/system_bus_socket"
 CONNECT_TIMEOUT_S = 10.0
 CALL_TIMEOUT_S = 25.0
 SIGNALS_WAITING_MAX = 1 << 20
@@ -63,12 +75,8 @@ DEPTH_MAX = 64
 
 BUS = ("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus")
 
-FIELD_PATH, FIELD_INTERFACE, FIELD_MEMBER, FIELD_ERROR_NAME, FIELD_REPLY_SERIAL = 1, 2, 3, 4, 5
-FIELD_DESTINATION, FIELD_SENDER, FIELD_SIGNATURE = 6, 7, 8
 NO_REPLY_EXPECTED, MAY_INTERACT = 1, 4
 HEADER_FIELDS = SignatureTree("a(yv)").types[0]
-ALIGNMENT = 8
-"""Of structures, dictionary entries and messages: what begins at a multiple of it is the same bytes anywhere."""
 
 
 def typed(signature: str, value: Any) -> Any:
@@ -181,6 +189,8 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._skip = 0
+        self._corked: list[bytes] | None = None
+        self._corked_bytes = 0
         self._authenticating: asyncio.Future[None] | None = None
         self._serial = 0
         self._calls: dict[int, asyncio.Future[Incoming]] = {}
@@ -219,7 +229,7 @@ class Connection(asyncio.Protocol):
     @property
     def waiting_bytes(self) -> int:
         """How much waits to be written."""
-        return self._transport.get_write_buffer_size() if self._transport else 0
+        return self._transport.get_write_buffer_size() + self._corked_bytes if self._transport else 0
 
     async def wait_closed(self) -> None:
         """Returns when the connection is gone."""
@@ -328,17 +338,8 @@ class Connection(asyncio.Protocol):
         """Answers a call with an error. False if the answer was dropped."""
         if not call.reply_expected:
             return True
-        return self._send_reply(
-            _encode(
-                message_type=MessageType.ERROR,
-                destination=call.sender,
-                reply_serial=call.serial,
-                error_name=name,
-                signature="s",
-                body=[message[:ERROR_MAX].replace("\0", " ").encode("utf-8", "replace").decode()],
-                serial=self._next_serial(),
-            )
-        )
+        text = message[:ERROR_MAX].replace("\0", " ").encode("utf-8", "replace")
+        return self._send_reply(error_message(call.sender, call.serial, name, text, self._next_serial()))
 
     # asyncio.Protocol, called by the loop
 
@@ -379,8 +380,15 @@ class Connection(asyncio.Protocol):
         self._buffer += data
         if self._authenticating is not None:
             self._authentication_line()
-        else:
+            return
+        # What is answered at once goes out at once, instead of a system call for each answer.
+        self._corked = []
+        try:
             self._messages()
+        finally:
+            corked, self._corked, self._corked_bytes = self._corked, None, 0
+            if corked and self._transport is not None and not self._transport.is_closing():
+                self._transport.write(b"".join(corked))
 
     # The rest is not public.
 
@@ -482,7 +490,11 @@ class Connection(asyncio.Protocol):
 
     def _write(self, data: bytes) -> None:
         assert self._transport is not None
-        self._transport.write(data)
+        if self._corked is not None:
+            self._corked.append(data)
+            self._corked_bytes += len(data)
+        else:
+            self._transport.write(data)
 
     def _next_serial(self) -> int:
         self._serial = self._serial % 0xFFFFFFFF + 1
@@ -515,7 +527,9 @@ def _with_body(body: bytes, fields: dict[str, Any]) -> bytes:
 def _decode(frame: bytes, header: int, *, oversized: bool = False) -> Incoming | None:
     try:
         order = "<" if frame[0] == ord("l") else ">"
-        fields = dict(_Decoder(frame[:header], 12).read_argument(HEADER_FIELDS))
+        fields = usual_fields(frame, order)
+        if fields is None:
+            fields = dict(_Decoder(frame[:header], 12).read_argument(HEADER_FIELDS))
         return Incoming(
             kind=frame[1],
             flags=frame[2],
@@ -553,7 +567,7 @@ def _error_text(message: Incoming) -> str:
 async def _connected_socket(address: str) -> socket.socket:
     """A connected, non-blocking socket to the first of the addresses that works. Raises OSError, BusError."""
     failure: OSError | None = None
-    for path in _socket_paths(address):
+    for path in socket_paths(address):
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
             while True:
@@ -573,19 +587,3 @@ async def _connected_socket(address: str) -> socket.socket:
     if failure is None:
         raise BusUnreachableError(f"{address!r} names no Unix socket")
     raise failure
-
-
-def _socket_paths(address: str) -> list[bytes]:
-    """The Unix sockets of a D-Bus address, abstract ones with a leading NUL. Source: D-Bus specification."""
-    paths = []
-    for entry in address.split(";"):
-        transport, _, pairs = entry.partition(":")
-        if transport != "unix":
-            continue
-        for pair in pairs.split(","):
-            key, _, value = pair.partition("=")
-            if key == "path":
-                paths.append(unquote_to_bytes(value))
-            elif key == "abstract":
-                paths.append(b"\0" + unquote_to_bytes(value))
-    return paths

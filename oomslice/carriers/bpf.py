@@ -16,8 +16,8 @@ REPORT = Path("/run/oomslice/bpf.status")
 PINS = Path("/run/oomslice/bpf")
 NOT_LOADED = "oomslice-bpf.service is not running"
 OBSERVE = "the kernel's own kills are seen the moment they happen"
-SIGNS = "the core is woken when the kernel runs short of memory, before anybody has waited for it"
 CHOICE = "oomslice-bpf choose says whom programs in the kernel would choose"
+SIGNS = "the core is woken when the kernel runs short of memory, before anybody has waited for it"
 
 
 class BpfCarrier:

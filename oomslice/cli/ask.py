@@ -12,7 +12,9 @@ from oomslice.cli.failure import CommandFailure, Exit
 from oomslice.errors import BusError, NoSuchDecisionError, NoSuchUnitError, OomsliceError
 
 if TYPE_CHECKING:
+    from oomslice.bus.asking import Question
     from oomslice.bus.client import ManagerClient
+    from oomslice.bus.question import Questioner
 
 T = TypeVar("T")
 
@@ -76,21 +78,78 @@ class BusManager:
         return await self._client.call(member, *arguments)
 
 
+class QuickManager:
+    """The same for a call that asks and ends: it is there before asyncio would be imported. Its answers need no
+    waiting for others, so `answered` can run what awaits them."""
+
+    def __init__(self, questioner: Questioner) -> None:
+        self._questioner = questioner
+
+    async def rows(self, member: str, *arguments: Any) -> list[Any]:
+        """A method that returns an array."""
+        return list(await self.do(member, *arguments))
+
+    async def values(self, member: str, *arguments: Any) -> dict[str, Any]:
+        """A method that returns a dictionary."""
+        return dict(await self.do(member, *arguments))
+
+    async def slice(self, name: str) -> dict[str, Any]:
+        """GetSlice(). Raises NoSuchUnitError."""
+        return await self.values("GetSlice", name)
+
+    async def get(self, name: str) -> Any:
+        """A property."""
+        from oomslice.bus.asking import one_property
+
+        return self._call(one_property(name))
+
+    async def do(self, member: str, *arguments: Any) -> Any:
+        """A method that acts."""
+        from oomslice.bus.asking import method
+
+        return self._call(method(member, arguments))
+
+    def _call(self, question: Question) -> Any:
+        from oomslice.bus.asking import ACT_TIMEOUT_S, CALL_TIMEOUT_S, explained
+        from oomslice.bus.interface import BUS_NAME, OBJECT_PATH
+
+        timeout = ACT_TIMEOUT_S if question.acts else CALL_TIMEOUT_S
+        with explained(question.member, timeout):
+            answer = self._questioner.call(
+                BUS_NAME,
+                OBJECT_PATH,
+                question.interface,
+                question.member,
+                question.signature,
+                question.arguments,
+                timeout=timeout,
+                interactive=question.acts,
+            )
+        return question.answer(answer)
+
+
+def answered(question: Awaitable[T]) -> T:
+    """The result of what awaits nothing but answers of a QuickManager, and so never has to wait for a loop."""
+    steps = question.__await__()
+    try:
+        next(steps)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    raise RuntimeError("a question has to wait for something else than its answers")
+
+
 def ask(question: Callable[[Manager], Awaitable[T]]) -> T:
     """The answer to `question`. Raises CommandFailure, which says what to do."""
     try:
-        import asyncio
-
-        from oomslice.bus.client import ManagerClient
+        from oomslice.bus.asking import MESSAGE_MAX
+        from oomslice.bus.question import Questioner
     except ModuleNotFoundError as error:
         raise missing_module(error) from error
 
-    async def connected() -> T:
-        async with ManagerClient() as client:
-            return await question(BusManager(client))
-
     try:
-        return asyncio.run(connected())
+        with Questioner(maximum_message=MESSAGE_MAX) as questioner:
+            return answered(question(QuickManager(questioner)))
     except BusError as error:
         raise unanswered(error) from error
     except NoSuchDecisionError as error:

@@ -13,7 +13,8 @@ from oomslice.cli.text import Column, Terminal, clean, metric, metric_title, plu
 
 DESCRIPTION = """\
 Shows for every domain who would be chosen if it ran out of memory now, with all candidates in order and the reason
-for each. A domain is the whole machine (-.slice) or a unit with PressureTrigger=. Nothing is done.
+for each. A domain is the whole machine (-.slice) or a unit with PressureTrigger=. Of any other unit it says whether it
+would be chosen, who would go before it, and why. Nothing is done.
 
 This is the choice of the same code that decides in an emergency, with the figures of this moment."""
 EXAMPLES = """\
@@ -21,6 +22,7 @@ examples:
   oomslicectl explain                  every domain
   oomslicectl explain -- -.slice       the machine as a whole
   oomslicectl explain batch.slice      only this domain
+  oomslicectl explain web.service      why this unit would be chosen, or why not
   oomslicectl explain --json | jq -r '.[0].candidates[0].name'
                                        who would die first"""
 
@@ -30,7 +32,9 @@ UNINTERESTING = frozenset({"container", "outside"})
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of this verb."""
-    parser.add_argument("domain", metavar="DOMAIN", nargs="?", default="", help="only this domain (default: all)")
+    parser.add_argument(
+        "unit", metavar="UNIT", nargs="?", default="", help="a domain, or a unit in one (default: all domains)"
+    )
     parser.add_argument("--all", action="store_true", help="also units that hold other units or are outside the domain")
 
 
@@ -40,8 +44,11 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> Exit:
     from oomslice.cli.ask import Manager, ask, print_json
     from oomslice.errors import NoSuchUnitError
 
-    async def explained(manager: Manager) -> list[dict[str, Any]]:
+    async def explained(manager: Manager) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         domains = answers.explanation(await manager.rows("Explain"))
+        settings: dict[str, Any] = {}
+        if arguments.unit and arguments.unit not in [domain["domain"] for domain in domains]:
+            settings = await manager.slice(arguments.unit)
         for domain in domains:
             # Either may have ended between the two questions.
             with contextlib.suppress(NoSuchUnitError):
@@ -53,9 +60,12 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> Exit:
                     domain["actions"] = unit.get("Actions") or "kill"
                     domain["actions_origin"] = unit.get("ActionsOrigin") or ""
                     domain["kill_scope"] = unit.get("KillScope") or "unit"
-        return domains
+        return domains, settings
 
-    domains = select(ask(explained), arguments.domain)
+    domains, settings = ask(explained)
+    if arguments.unit and arguments.unit not in [domain["domain"] for domain in domains]:
+        return one_unit(domains, arguments, settings, terminal)
+    domains = [domain for domain in domains if arguments.unit in ("", domain["domain"])]
     if arguments.json:
         print_json(domains)
     else:
@@ -68,17 +78,23 @@ def chosen(domain: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return next((c for c in domain["candidates"] if c["verdict"] == "chosen"), None)
 
 
-def select(domains: Sequence[dict[str, Any]], name: str) -> list[dict[str, Any]]:
-    """The domain of that name, or all if it is empty. Raises CommandFailure."""
-    selected = [domain for domain in domains if not name or domain["domain"] == name]
-    if name and not selected:
+def one_unit(
+    domains: Sequence[Mapping[str, Any]], arguments: argparse.Namespace, settings: Mapping[str, Any], terminal: Terminal
+) -> Exit:
+    """Prints how a unit that is no domain stands in those there are. Raises CommandFailure."""
+    from oomslice.cli.ask import print_json
+    from oomslice.cli.standing import render as render_standings
+    from oomslice.cli.standing import standings
+
+    found = standings(domains, arguments.unit)
+    if not found:
         known = ", ".join(clean(domain["domain"]) for domain in domains) or "none"
-        raise CommandFailure(
-            f"{clean(name)} is no domain",
-            Exit.FAILED,
-            f"Domains are: {known}.\nA unit becomes one by PressureTrigger= in its [X-OOMSlice] section.",
-        )
-    return selected
+        raise CommandFailure(f"{clean(arguments.unit)} is in no domain", Exit.FAILED, f"Domains are: {known}.")
+    if arguments.json:
+        print_json(found)
+    else:
+        print(render_standings(found, settings, terminal))
+    return Exit.OK
 
 
 def render(domains: Sequence[Mapping[str, Any]], terminal: Terminal, *, everything: bool = False) -> str:

@@ -44,7 +44,7 @@ VERBS: Mapping[str, str] = {
     "show": "one decision with everything known of it",
     "report": "a page for a post-mortem, as one HTML file",
     "metrics": "figures for Prometheus",
-    "explain": "who would be chosen now, and why nobody else",
+    "explain": "who would be chosen now, and why, or why not",
     "simulate": "who would be chosen with other settings, or in a storm",
     "record": "memory and pressure of this machine over time, to a file",
     "replay": "which decisions a recorded trace would have had",
@@ -88,6 +88,12 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str) -> None:
         # Given a width, argparse does not ask shutil, which imports four compressors.
         super().__init__(prog, max_help_position=28, width=max(40, width_of(sys.stdout, os.environ) - 2))
+
+    def add_argument(self, action: argparse.Action) -> None:
+        """It forgets that verbs are indented below their heading, and then the longest one has no room."""
+        super().add_argument(action)
+        if action.nargs == argparse.PARSER:
+            self._action_max_length += self._indent_increment
 
 
 class _Version(argparse.Action):

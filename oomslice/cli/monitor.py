@@ -39,7 +39,7 @@ STYLES = {
 }
 QUIET = ("PropertiesChanged",)
 """Shown with --all only."""
-RECONNECT_S = 5.0
+RECONNECT_S = (0.3, 1.0, 5.0)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -81,12 +81,13 @@ async def follow(arguments: argparse.Namespace, terminal: Terminal) -> None:
 
     left: int | None = arguments.count
     first = True
+    tried = 0
     while left is None or left > 0:
         try:
             async with Listener() as listener:
                 if not listener.running:
                     say("oomsliced does not run; waiting for it")
-                first = False
+                first, tried = False, 0
                 while left is None or left > 0:
                     event = await listener.next()
                     if arguments.all or event.name not in QUIET:
@@ -95,8 +96,10 @@ async def follow(arguments: argparse.Namespace, terminal: Terminal) -> None:
         except BusUnreachableError as error:
             if first:
                 raise
-            say(f"{error}; trying again")
-            await asyncio.sleep(RECONNECT_S)
+            if not tried:
+                say(f"{error}; trying again")
+            await asyncio.sleep(RECONNECT_S[min(tried, len(RECONNECT_S) - 1)])
+            tried += 1
 
 
 async def show(event: Event, arguments: argparse.Namespace, terminal: Terminal) -> None:

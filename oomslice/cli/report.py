@@ -54,15 +54,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, terminal: Terminal) -> Exit:
     """Asks oomsliced and writes the page."""
     from oomslice.cli.ask import ask, print_json
-    from oomslice.cli.since import parse_since
 
     if arguments.id and arguments.since:
         raise CommandFailure("give the id of a decision or --since, not both", Exit.USAGE)
     to_output = arguments.output == "-"
     if to_output and (arguments.json or sys.stdout.isatty()):
         raise CommandFailure("where shall the page go?", Exit.USAGE, "oomslicectl report -o report.html")
+    since = None
     try:
-        since = parse_since(arguments.since, time.time_ns() // 1000) if arguments.since else None
+        if arguments.since:
+            from oomslice.cli.since import parse_since
+
+            since = parse_since(arguments.since, time.time_ns() // 1000)
     except ValueError as error:
         raise CommandFailure(f"--since: {error}", Exit.USAGE) from error
     report = ask(lambda manager: gather(manager, arguments.id, since, terminal))

@@ -49,10 +49,10 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> Exit:
     file, settings = ask(change)
     if arguments.json:
         print_json({"file": file, "settings": settings})
-        return Exit.OK
-    for line in told(arguments.unit, file, wanted, settings):
-        print(clean(line))
-    return Exit.OK
+    else:
+        for line in told(arguments.unit, file, wanted, settings):
+            print(clean(line))
+    return Exit.FAILED if overruled(file, wanted, settings) else Exit.OK
 
 
 def assignments(words: list[str]) -> dict[str, str]:
@@ -75,13 +75,21 @@ def told(unit: str, file: str, wanted: dict[str, str], settings: dict[str, Any])
     lines = [f"{file} is written."]
     if not settings:
         return [*lines, f"{unit} is not running; it has these settings when it is started."]
-    sources = settings.get("Sources", {})
+    late = overruled(file, wanted, settings)
     for key, value in wanted.items():
-        where = str(sources.get(key, ""))
-        if not value:
-            lines.append(f"{key}={settings.get(key, '')} is in force ({where or 'default'}).")
-        elif where.startswith(f"{file}:"):
-            lines.append(f"{key}={value} is in force.")
-        else:
+        where = str(settings.get("Sources", {}).get(key, ""))
+        if key in late:
             lines.append(f"{key}={value} is NOT in force: {where or 'another setting'} comes after it.")
+        elif not value:
+            lines.append(f"{key}={settings.get(key, '')} is in force ({where or 'default'}).")
+        else:
+            lines.append(f"{key}={value} is in force.")
     return lines
+
+
+def overruled(file: str, wanted: dict[str, str], settings: dict[str, Any]) -> list[str]:
+    """Keys whose value is written and not in force, of a unit that runs."""
+    if not settings:
+        return []
+    sources = settings.get("Sources", {})
+    return [key for key, value in wanted.items() if value and not str(sources.get(key, "")).startswith(f"{file}:")]

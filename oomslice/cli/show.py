@@ -151,6 +151,8 @@ def _candidates(decision: Mapping[str, Any], terminal: Terminal) -> str:
     if not candidates:
         if decision.get("carrier") == "kernel":
             return "Candidates are not known: the kernel chose by its own score."
+        if decision.get("carrier") == "systemd-oomd":
+            return "Candidates are not known: systemd-oomd chose by its own rules."
         return "No candidates were looked at."
     columns = (
         Column(""),

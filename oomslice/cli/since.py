@@ -7,8 +7,6 @@ from __future__ import annotations
 import re
 from datetime import datetime, timedelta, tzinfo
 
-from oomslice.settings.values import BadValueError, parse_time_span
-
 DATE_FORMATS = ("%Y-%m-%d %H:%M:%S.%f", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d")
 CLOCK_FORMATS = ("%H:%M:%S", "%H:%M")
 
@@ -61,6 +59,8 @@ def _parse(words: str, now_usec: int, timezone: tzinfo | None) -> int | None:
 
 
 def _span(words: str) -> int | None:
+    from oomslice.settings.values import BadValueError, parse_time_span  # no need for "today", and slow to import
+
     try:
         return parse_time_span(words)
     except BadValueError:

@@ -241,7 +241,7 @@ def running_units() -> list[Unit]:
 
 def _no_systemd(reason: str) -> CommandFailure:
     return CommandFailure(
-        f"systemd cannot be asked: {reason}",
+        reason if reason.startswith("systemd cannot be asked") else f"systemd cannot be asked: {reason}",
         Exit.FAILED,
         "Files can be checked without it: oomslicectl verify ./FILE",
     )

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Listens to what PID 1 says of its units and passes on one thing only: that it is time to ask it again.
+"""Listens to what others say on the bus: PID 1 of its units, of which only one thing is passed on, that it is time to
+ask it again; and systemd-oomd of whom it killed.
 
-Source of the signals: org.freedesktop.systemd1(5).
+Source of the signals: org.freedesktop.systemd1(5), org.freedesktop.oom1(5).
 """
 
 from __future__ import annotations
@@ -29,6 +30,10 @@ MATCHES = (
     ),
     f"type='signal',sender='{SYSTEMD}',path_namespace='{SYSTEMD_PATH}/unit',"
     f"interface='org.freedesktop.DBus.Properties',member='PropertiesChanged',arg0='{UNIT}'",
+)
+OOMD_MATCH = (
+    "type='signal',sender='org.freedesktop.oom1',path='/org/freedesktop/oom1',"
+    "interface='org.freedesktop.oom1.Manager',member='Killed'"
 )
 RETRY_SEC = 2.0
 
@@ -81,6 +86,38 @@ async def _follow(changed: Callable[..., None]) -> None:
             await connection.call_bus("AddMatch", "s", [rule])
         await connection.call(SYSTEMD, SYSTEMD_PATH, MANAGER, "Subscribe")
         changed(full=True)
+        await connection.wait_closed()
+    finally:
+        connection.close()
+
+
+async def follow_oomd(killed: Callable[[str, str], None], problem: Callable[[str], None]) -> None:
+    """Calls `killed(cgroup, reason)` when systemd-oomd has killed, and `problem` with why it cannot be heard, "" if it
+    can. What it does while nobody listens is not told again.
+
+    Runs until cancelled; a bus that goes away is waited for.
+    """
+    while True:
+        try:
+            await _follow_oomd(killed, problem)
+            problem("the message bus closed the connection")
+        except BusError as error:
+            problem(str(error))
+        await asyncio.sleep(RETRY_SEC)
+
+
+async def _follow_oomd(killed: Callable[[str, str], None], problem: Callable[[str], None]) -> None:
+    connection = await Connection.open()
+
+    def heard(message: Incoming) -> None:
+        if message.member == "Killed" and message.signature == "ss":
+            cgroup, reason = message.body()
+            killed(cgroup, reason)
+
+    connection.on_signal = heard
+    try:
+        await connection.call_bus("AddMatch", "s", [OOMD_MATCH])
+        problem("")
         await connection.wait_closed()
     finally:
         connection.close()

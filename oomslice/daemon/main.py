@@ -23,6 +23,7 @@ from oomslice.carriers.core import CoreCarrier
 from oomslice.carriers.kernel import KernelCarrier
 from oomslice.carriers.model import Carrier
 from oomslice.carriers.oom_ops import OomOpsCarrier
+from oomslice.carriers.oomd import OomdCarrier
 from oomslice.carriers.prekill import PrekillCarrier
 from oomslice.carriers.score_adj import DEFAULT_SOCKET as SCORES_SOCKET
 from oomslice.carriers.score_adj import ScoreAdjCarrier
@@ -33,7 +34,7 @@ from oomslice.daemon.backend import DaemonBackend, Status
 from oomslice.daemon.collector import Collector
 from oomslice.daemon.commands import Commands
 from oomslice.daemon.core_link import CoreLink
-from oomslice.daemon.follow import follow_units
+from oomslice.daemon.follow import follow_oomd, follow_units
 from oomslice.daemon.notify import notify, notify_reloading, watchdog
 from oomslice.daemon.on_decision import OnDecision
 from oomslice.daemon.owners import Owners
@@ -47,7 +48,7 @@ from oomslice.decisions.kernel import KernelKills
 from oomslice.decisions.record import Decision
 from oomslice.decisions.ring import Ring
 from oomslice.decisions.store import DecisionStore
-from oomslice.errors import CgroupError, ChannelError, OomsliceError, PlanError
+from oomslice.errors import CgroupError, ChannelError, OomsliceError, PlanError, StoreError
 from oomslice.plan.channel import DEFAULT_SOCKET
 from oomslice.units.client import UnitsClient
 
@@ -91,6 +92,9 @@ class Daemon:
             self.carriers_changed,
             path=options.scores_socket,
         )
+        self._oomd = OomdCarrier(
+            boot_id, lambda: "systemd-oomd.service" in self._planner.other_daemons, self._oomd_killed
+        )
         self._carriers: tuple[Carrier, ...] = (
             CoreCarrier(lambda: self._status.core, lambda: self._status.refused),
             scores,
@@ -100,6 +104,7 @@ class Daemon:
             self._prekill,
             BpfCarrier("choice", CHOICE, acts=False, problem=lambda: self._slices.error),
             OomOpsCarrier(),
+            self._oomd,
         )
         self._again: asyncio.TimerHandle | None = None
         self._told: list[dict[str, Any]] = []
@@ -165,6 +170,7 @@ class Daemon:
                 self._make_plans(),
                 self._announce(),
                 follow_units(self.units_changed),
+                follow_oomd(self._oomd.heard, self._oomd_error),
                 watchdog(),
             )
         ]
@@ -310,6 +316,20 @@ class Daemon:
     def _bpf_killed(self, _: Decision) -> None:
         self._prekill.look()
         self._stored.set()
+
+    def _oomd_killed(self, decision: Decision) -> bool:
+        try:
+            self._store.add(self._owners.named(decision))
+        except StoreError as error:
+            log.error("a kill of systemd-oomd (%s) is not recorded: %s", decision.victim, error)
+            return False
+        self._stored.set()
+        return True
+
+    def _oomd_error(self, error: str) -> None:
+        if error != self._oomd.listening_error:
+            self._oomd.listening_error = error
+            self.carriers_changed()
 
     async def _tell(self, decision: Decision) -> None:
         await self._bus.decision_made(decision)

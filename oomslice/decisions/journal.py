@@ -38,6 +38,7 @@ MESSAGE_KEPT = "7fb36a5815814b3a87d6eaf91d6dd3f7"
 MESSAGE_UNDONE = "277759950bc7481697610d2bd881d01a"
 MESSAGE_ASKED = "058c45d7a41c4c5bb69f557962b6efe0"
 MESSAGE_KERNEL = "e7343f4b280b494f9a6435893a3ad745"
+MESSAGE_OOMD = "a89fcc0d07624ff9ac92b93bfe3ad512"
 MESSAGE_STEP = "1aeabe5ce63f49ec9bcab9d251455681"
 MESSAGE_CARRIER = "885d8d2a26f0477a95288aa360347144"
 """Ids of units/oomslice.catalog, where each is explained."""
@@ -60,6 +61,7 @@ MESSAGES: Mapping[str, tuple[str, int]] = {
     "refused": (MESSAGE_FAILED, ERROR),
     "interrupted": (MESSAGE_INTERRUPTED, WARNING),
     "killed-by-kernel": (MESSAGE_KERNEL, WARNING),
+    "killed-by-oomd": (MESSAGE_OOMD, WARNING),
 }
 """Outcome -> message id and priority; "undone" is what comes after one, not a decision's own."""
 STEP_PRIORITIES: Mapping[str, int] = {"done": NOTICE, "dry-run": NOTICE, "needless": INFO, "pending": NOTICE}

@@ -76,17 +76,17 @@ class Decision:
 
     id: str
     """"RING-SEQUENCE" in hexadecimal and decimal; "k" before the sequence for the kernel's own kills, "b" for those of
-    the BPF program"""
+    the BPF program; "o" and a time for those of systemd-oomd"""
     boot_id: str
     carrier: str
-    """"core", "bpf" (a program in the kernel, by the same plan) or "kernel\""""
+    """"core", "bpf" (a program in the kernel, by the same plan), "kernel" or "systemd-oomd\""""
     trigger: str
-    """"memory-available", "memory-low", "thrash", "pressure", "asked", "kernel-oom"; of the carrier bpf also
+    """"memory-available", "memory-low", "thrash", "pressure", "asked", "kernel-oom" or "oomd"; of the carrier bpf also
     "last-moment" and "memory-limit\""""
     domain: str
     outcome: str
     """one of "freed", "relieved", "held", "kept", "deadline", "dry-run", "no-candidate", "failed", "gone",
-    "interrupted", "refused", "done", "killed-by-kernel\""""
+    "interrupted", "refused", "done", "killed-by-kernel", "killed-by-oomd\""""
     realtime_usec: int
     """CLOCK_REALTIME of the trigger"""
     trigger_usec: int = 0

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 
 from oomslice.decisions.record import Decision, StepTaken, Undo
+from oomslice.decisions.words import OOMD_REASONS
 
 ENDED = {"terminate": "terminated", "checkpoint": "wrote to disk and ended"}
 """What was done to a unit that is gone, if it was not killed."""
@@ -55,6 +56,8 @@ def reason(decision: Decision) -> str:
             if decision.extra.get("constraint") == "CONSTRAINT_MEMCG":
                 return "its memory limit was reached"
             return "out of memory"
+        case "oomd":
+            return OOMD_REASONS.get(str(decision.extra.get("reason", "")), "by its own limits")
         case other:
             return other
 
@@ -177,6 +180,8 @@ def _done(decision: Decision) -> str:
             )
             planned = ", as planned" if decision.agreement == "as-planned" else against
             return f"The kernel killed {_killed_by_kernel(decision)} in {decision.victim}{planned}"
+        case "killed-by-oomd":
+            return f"systemd-oomd killed {decision.victim}"
         case other:
             return f"oomslice chose {decision.victim or 'nobody'} ({other})"
 

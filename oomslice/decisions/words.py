@@ -12,6 +12,7 @@ TRIGGERS = {
     "last-moment": "the kernel found nothing more to reclaim, and would have killed next",
     "memory-limit": "a cgroup at its memory limit had nothing more to reclaim",
     "kernel-oom": "the kernel ran out of memory",
+    "oomd": "systemd-oomd found memory short, by its own limits",
 }
 OUTCOMES = {
     "freed": "the victim is dead and its memory is back",
@@ -27,6 +28,7 @@ OUTCOMES = {
     "refused": "the last check before the kill found a process that is never touched",
     "done": "the step that was asked for is done",
     "killed-by-kernel": "the kernel's own OOM killer acted, not oomslice",
+    "killed-by-oomd": "systemd-oomd acted, not oomslice",
     "pending": "not known yet",
 }
 MOMENTS = (
@@ -79,6 +81,11 @@ CONSTRAINTS = {
     "CONSTRAINT_MEMORY_POLICY": "the memory nodes of a memory policy",
 }
 """What the kernel says it was short of (include/linux/oom.h)."""
+OOMD_REASONS = {
+    "memory-used": "memory and swap of the machine were used up",
+    "memory-pressure": "memory pressure of a unit that is marked for it",
+}
+"""Why systemd-oomd kills, in its own words and in ours."""
 SOURCES = {
     "bpf": "BPF, the moment it happened",
     "kernel-log": "the kernel log",

@@ -26,7 +26,7 @@ def message(decision: Decision) -> Message | None:
     program = application(decision.victim)
     memory = f" It was using {size(decision.victim_memory_before)}." if decision.victim_memory_before else ""
     more = f" What was decided: oomslicectl show {decision.id}"
-    if decision.outcome in ("freed", "kept", "deadline"):
+    if decision.outcome in ("freed", "kept", "deadline", "killed-by-oomd"):
         if decision.step == "checkpoint":
             body = (
                 f"This machine ran out of memory.{memory} It was written to disk; your administrator can bring it back."

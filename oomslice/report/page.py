@@ -25,6 +25,7 @@ HEADLINES = {
     "refused": "was chosen because memory was short, and left alone",
     "interrupted": "was chosen because memory was short; oomslice-core ended meanwhile",
     "killed-by-kernel": "lost processes to the kernel's own killer",
+    "killed-by-oomd": "was killed by systemd-oomd",
 }
 
 
@@ -207,7 +208,7 @@ def _notes(decision: Decision) -> Markup | None:
 
 
 def _next_time(decision: Decision) -> Markup | None:
-    if not decision.victim or decision.carrier == "kernel":
+    if not decision.victim or decision.carrier in ("kernel", "systemd-oomd"):
         return None
     return tag(
         "p",

@@ -65,7 +65,8 @@ caption { text-align: left; padding: 0.25rem 0; }
 th, td { text-align: left; vertical-align: top; padding: 0.35rem 0.6rem; border-bottom: 1px solid var(--rule); }
 thead th { color: var(--soft); font-weight: 600; overflow-wrap: normal; }
 .short { white-space: nowrap; }
-tbody th { font-weight: 400; }
+/* A name of a usual length stays in one line. */
+tbody th { font-weight: 400; min-width: 11rem; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 tr.chosen { background: var(--choice); }
 tr.chosen th { font-weight: 700; }
@@ -82,7 +83,7 @@ footer { margin-top: 3rem; border-top: 1px solid var(--rule); padding-top: 0.5re
   table, tbody, tr, th, td, caption { display: block; }
   thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
   tr { border-bottom: 1px solid var(--rule); padding: 0.4rem 0.5rem; }
-  th, td { border: 0; padding: 0.1rem 0; text-align: left; }
+  th, td { border: 0; padding: 0.1rem 0; text-align: left; min-width: 0; }
   td[data-label]::before { content: attr(data-label) ": "; color: var(--soft); }
   .number { text-align: left; }
 }

@@ -87,6 +87,8 @@ def candidates(case: Case) -> Markup:
     if not decision.candidates:
         if decision.carrier == "kernel":
             return tag("p", "Candidates are not known: the kernel chose by its own score, not by priorities.")
+        if decision.carrier == "systemd-oomd":
+            return tag("p", "Candidates are not known: systemd-oomd chose by its own rules.")
         if decision.carrier == "bpf":
             return tag(
                 "p", f"{decision.candidates_total} units could be chosen; the program in the kernel names its choice."

@@ -2,9 +2,10 @@
 """What is measured in the test machine, with the package installed and real shortage.
 
 Figures: locked memory of the core and memory of oomsliced; system calls of the core in a minute at rest; from trigger
-to signal and to memory back; from the death of the core until it is ready again; with more and more units, how long
-`systemctl daemon-reload` takes, and from its end until the core has the new plan. The machine is emulated: its times
-are some twenty times those of the processor below it. Nothing here has a bound that a slow machine could reach.
+to signal and to memory back, also while a user floods the bus with calls; from the death of the core until it is ready
+again; with more and more units, how long `systemctl daemon-reload` takes, and from its end until the core has the new
+plan. The machine is emulated: its times are some twenty times those of the processor below it. Nothing here has a bound
+that a slow machine could reach.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ PATIENCE = 1800.0
 HOG = "/opt/vmtest/hog 400 4000"
 BATCH = 50
 """How many units are started in one go: each go is a line of progress."""
+FLOOD = Path(__file__).parents[1] / "vm/programs/flood.py"
 TEMPLATE = "/run/systemd/system/bench@.service"
 RELOAD = """
 busctl --system --json=short monitor \
@@ -95,8 +97,8 @@ def calls_since(size: int, trace: str) -> list[str]:
     return trace.split("\n")[begun:-1]
 
 
-def storms(machine: Machine, runs: int) -> Iterator[Figure]:
-    """Kills the same hog again and again and reads the times from the records."""
+def storms(machine: Machine, runs: int, during: str = "") -> Iterator[Figure]:
+    """Kills the same hog again and again and reads the times from the records. `during` says what else goes on."""
     signal: list[float] = []
     back: list[float] = []
     for run in range(runs):
@@ -111,8 +113,26 @@ def storms(machine: Machine, runs: int) -> Iterator[Figure]:
             continue
         signal.append((record["signal_usec"] - record["trigger_usec"]) / 1000)
         back.append((record["memory_back_usec"] - record["trigger_usec"]) / 1000)
-    yield Figure("trigger to signal", "ms", tuple(signal), "at most 5")
-    yield Figure("trigger to memory back", "ms", tuple(back))
+    yield Figure(f"trigger to signal{during}", "ms", tuple(signal), "at most 5")
+    yield Figure(f"trigger to memory back{during}", "ms", tuple(back))
+
+
+def flooded(machine: Machine, runs: int) -> Iterator[Figure]:
+    """The same while a user calls the daemon as often as the bus lets him; and how often that is."""
+    counters = "/run/bench-flood"
+    machine.put("/opt/flood.py", FLOOD.read_text())
+    machine.check(f"install -d -m 777 {counters}")
+    machine.start_service("flood", f"/usr/bin/python3 /opt/flood.py {counters}/of", User="tester")
+    try:
+        machine.wait_for("calls are made", lambda: machine.run(f"ls {counters}/of.3").rc == 0, PATIENCE, 0.5)
+        count = f"cut -d' ' -f1 /proc/uptime; cat {counters}/of.?"
+        before = machine.check(count).split()
+        yield from storms(machine, runs, ", during a flood of calls")
+        after = machine.check(count).split()
+        calls = [sum(int(word) for word in words[1::3]) for words in (before, after)]
+        yield Figure("calls in a second", "1/s", ((calls[1] - calls[0]) / (float(after[0]) - float(before[0])),))
+    finally:
+        machine.run(f"systemctl stop flood.service; rm -r {counters}")
 
 
 def restarts(machine: Machine, runs: int) -> Iterator[Figure]:
@@ -187,6 +207,7 @@ def measure(
             "rest": wakeups(machine),
             "sizes": sizes(machine),
             "storms": storms(machine, runs),
+            "flood": flooded(machine, runs),
             "restarts": restarts(machine, runs),
         }
         for before, more in zip([0, *units], units, strict=False):

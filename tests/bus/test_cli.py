@@ -131,6 +131,18 @@ def test_explain(bus: PrivateBus) -> None:
     code, output, errors = asked(bus, "explain")
     assert (code, errors) == (Exit.OK, "")
     assert "smallest priority" in output
+    code, output, errors = asked(bus, "explain", "batch.slice")
+    assert (code, errors) == (Exit.OK, "")
+    assert "batch.slice would be chosen" in output
+    code, output, errors = asked(bus, "explain", "--json", "batch.slice")
+    (standing,) = json.loads(output)
+    assert (standing["name"], standing["domain"], standing["place"]) == ("batch.slice", "-.slice", 1)
+
+
+def test_set_fails_if_another_file_overrules_it(bus: PrivateBus) -> None:
+    code, output, _ = asked(bus, "set", "batch.slice", "Priority=-5")
+    assert code == Exit.FAILED
+    assert "Priority=-5 is NOT in force: /etc/batch.conf:3 comes after it." in output
 
 
 @pytest.mark.parametrize("arguments", [("show", "nosuch-1"), ("slices", "nosuch.service"), ("explain", "nosuch.slice")])

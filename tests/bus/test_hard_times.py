@@ -282,7 +282,7 @@ def test_connecting_never_holds_the_loop_even_if_the_backlog_is_full(bus_directo
         with pytest.raises(BusUnreachableError, match="does not answer"):
             await Connection.open(f"unix:path={path}", timeout=0.5)
         ticker.cancel()
-        assert ticks > 25
+        assert ticks > 5  # of fifty; none or one if the loop was held
 
     asyncio.run(main())
     for client in [*clients, listener]:

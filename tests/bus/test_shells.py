@@ -161,6 +161,6 @@ def test_a_pager_that_reads_nothing_is_no_error(bus: PrivateBus, tmp_path: Path)
 def test_a_failure_is_told_behind_the_pager_too(bus: PrivateBus, tmp_path: Path) -> None:
     async def story(terminal: Terminal) -> None:
         lines = await terminal.shows("ended with 1")
-        assert any("nosuch.slice is no domain" in line for line in lines)
+        assert any("no unit 'nosuch.slice' is known" in line for line in lines)
 
     in_terminal(bus, tmp_path, ["explain", "nosuch.slice"], {"PAGER": "less"}, story)

@@ -41,32 +41,54 @@ def in_seconds(seconds: float) -> int:
     return int((time.monotonic() + seconds) * 1e6)
 
 
-START = "import signal, sys, time; from oomslice.actions import service"
+START = "import os, signal, sys, time; from oomslice.actions import service"
+HANDED_OVER = "os.dup2({number}, 3); os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1')"
+"""What systemd does before it starts a service for a socket."""
 
 
 class Running:
-    """The service in a process of its own."""
+    """The service in processes of its own, on a socket that takes connections also before one is there and between
+    two; or, by hand, on one that it makes itself."""
 
-    def __init__(self, directory: Path, idle: int = 60, patch: str = "") -> None:
+    def __init__(self, directory: Path, idle: int = 60, patch: str = "", by_hand: bool = False) -> None:
         self.socket = str(directory / "actions.sock")
+        self.listener: socket.socket | None = None
+        if not by_hand:
+            self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self.listener.bind(self.socket)
+            self.listener.listen(128)
         self.programs = directory / "bin"
         self.programs.mkdir()
         self.program("systemctl", 'printf "%s\\n" "$*" >>"$0.log"')
         self.log = directory / "log"
         self.idle = idle
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
+        self.patch = patch
+        self.process = self.start()
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Another one."""
+        handed = ""
+        descriptors: tuple[int, ...] = ()
+        if self.listener is not None:
+            handed, descriptors = HANDED_OVER.format(number=self.listener.fileno()), (self.listener.fileno(),)
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
                 [
-                    *(sys.executable, "-c", f"{START}\n{patch}\nsys.exit(service.main())", "--socket", self.socket),
-                    *("--idle", str(idle), "--programs", f"{self.programs}:/usr/bin:/bin"),
+                    *(sys.executable, "-c", f"{START}\n{handed}\n{self.patch}\nsys.exit(service.main())"),
+                    *("--socket", self.socket, "--idle", str(self.idle)),
+                    *("--programs", f"{self.programs}:/usr/bin:/bin"),
                 ],
                 cwd=TOP,
                 stderr=log,
+                pass_fds=descriptors,
             )
-        deadline = time.monotonic() + 20
-        while not os.path.exists(self.socket):
-            assert time.monotonic() < deadline and self.process.poll() is None, self.log.read_text()
-            time.sleep(0.01)
+
+    def end(self) -> None:
+        """Ends it by force."""
+        self.process.kill()
+        self.process.wait()
+        if self.listener is not None:
+            self.listener.close()
 
     def program(self, name: str, script: str) -> None:
         """Puts a shell script in the place of a program."""
@@ -82,13 +104,14 @@ class Running:
     def connect(self) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         connection.settimeout(30)
-        for _ in range(1000):
+        deadline = time.monotonic() + 30
+        while True:
             try:
                 connection.connect(self.socket)
                 return connection
-            except ConnectionRefusedError:  # bound, not listening yet
+            except (ConnectionRefusedError, FileNotFoundError):  # by hand: not there yet, or not listening
+                assert time.monotonic() < deadline and self.process.poll() is None, self.log.read_text()
                 time.sleep(0.01)
-        raise AssertionError("it does not listen")
 
     def ask(self, **request: Any) -> ActionAnswer:
         """One request on a connection of its own."""
@@ -102,8 +125,7 @@ class Running:
 def service(tmp_path: Path) -> Iterator[Running]:
     running = Running(tmp_path)
     yield running
-    running.process.kill()
-    running.process.wait()
+    running.end()
 
 
 def test_start_hands_a_job_to_systemd_and_does_not_wait_for_it(service: Running) -> None:
@@ -266,7 +288,7 @@ def test_strangers_are_not_served(service: Running, tmp_path: Path) -> None:
 
 
 def test_it_ends_when_nobody_wants_anything(tmp_path: Path) -> None:
-    running = Running(tmp_path, idle=1)
+    running = Running(tmp_path, idle=1, by_hand=True)
     assert running.ask(kind="hello").result == "done"
     assert running.process.wait(30) == 0
 
@@ -318,6 +340,37 @@ def test_client_gets_answers_and_finds_the_service_again_after_it_ended(service:
         return [answer.result for answer in answers]
 
     assert asyncio.run(body()) == ["done"] * 6
+
+
+def test_no_request_is_lost_when_the_service_ends_and_none_is_done_twice(service: Running) -> None:
+    async def restarted() -> None:
+        # As systemd does it when a connection waits.
+        while True:
+            await asyncio.to_thread(service.process.wait, 60)
+            service.process = service.start()
+
+    async def body() -> list[str]:
+        client = ActionsClient(service.socket)
+        few = asyncio.Semaphore(8)
+
+        async def one(number: int) -> str:
+            async with few:
+                answer = await client.ask(ActionRequest(0, "start", in_seconds(60), text=f"u{number}.service"))
+            if number % 20 == 10:
+                # Requests lie in the socket, some are being done, and more follow.
+                service.process.send_signal(signal.SIGTERM)
+            return answer.result if answer.result == "done" else str(answer)
+
+        systemd = asyncio.create_task(restarted())
+        results = await asyncio.gather(*(one(number) for number in range(60)))
+        systemd.cancel()
+        client.close()
+        service.process.kill()  # to_thread() waits for it
+        return results
+
+    service.program("systemctl", 'printf "%s\\n" "$*" >>"$0.log"; sleep 0.0$(( $$ % 5 ))')
+    assert asyncio.run(body()) == ["done"] * 60
+    assert sorted(line.rpartition(" ")[2] for line in service.called()) == sorted(f"u{n}.service" for n in range(60))
 
 
 def test_client_says_at_once_that_there_is_no_service(tmp_path: Path) -> None:

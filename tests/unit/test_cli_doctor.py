@@ -224,6 +224,7 @@ def test_a_kernel_without_mrelease_is_noted(machine: Machine) -> None:
         ({"state": {**STATUS["state"], "SignalsDropped": 3}}, "signals on the bus", "note"),
         ({"carriers": [{"Name": "bpf", "Active": False, "Detail": "no BPF"}]}, "carrier bpf", "note"),
         ({"carriers": [{"Name": "bpf", "Active": True, "LastError": "x"}]}, "carrier bpf, last error", "note"),
+        ({"carriers": [{"Name": "systemd-oomd", "Active": False, "LastError": "x"}]}, "carrier systemd-oomd", "note"),
         ({"configuration_errors": [{}, {}]}, "configuration", "problem"),
     ],
 )
@@ -231,6 +232,14 @@ def test_what_the_daemon_says_is_judged(changes: Mapping[str, Any], name: str, v
     finding = the(list(daemon.findings({**STATUS, **changes}, __version__)), name)
     assert finding.verdict.value == verdict
     assert finding.advice
+
+
+def test_a_systemd_oomd_that_does_not_run_is_nothing_to_mend() -> None:
+    idle = {"Name": "systemd-oomd", "Active": False, "Detail": "it does not run"}
+    found = list(daemon.findings({**STATUS, "carriers": [*STATUS["carriers"], idle]}, __version__))
+    assert [finding for finding in found if "oomd" in finding.name] == []
+    found = list(daemon.findings({**STATUS, "carriers": [{**idle, "Active": True}]}, __version__))
+    assert the(found, "carrier systemd-oomd").verdict is Verdict.OK
 
 
 def test_all_killers_that_the_daemon_names_are_looked_for() -> None:

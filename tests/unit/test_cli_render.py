@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oomslice.cli import answers, decisions, explain, show, slices, status
-from oomslice.cli.failure import CommandFailure
+from oomslice.cli import answers, decisions, explain, show, slices, standing, status
+from oomslice.cli.standing import standings
 from oomslice.cli.text import Terminal, display_width
 from oomslice.decisions.record import Candidate, Decision, StepTaken
 
@@ -311,13 +311,42 @@ def test_explain_says_what_would_be_done_to_the_choice() -> None:
     assert "What would be done" not in text and "Only its largest process would be killed." in text
 
 
-def test_explain_of_one_domain() -> None:
+def test_explain_of_a_unit_says_as_which_it_would_be_chosen_and_who_goes_before_it() -> None:
     domains = answers.explanation(DOMAINS)
-    assert [domain["domain"] for domain in explain.select(domains, "empty.slice")] == ["empty.slice"]
-    assert len(explain.select(domains, "")) == 2
-    with pytest.raises(CommandFailure, match=r"nginx\.service is no domain") as caught:
-        explain.select(domains, "nginx.service")
-    assert "-.slice, empty.slice" in caught.value.hint
+    first, second = standings(domains, "hog.service")[0], standings(domains, "database.service")[0]
+    assert (first["place"], first["places"], first["before"]) == (1, 2, [])
+    assert (second["place"], [one["name"] for one in second["before"]]) == (2, ["hog.service"])
+    text = standing.render([first], {}, TERMINAL)
+    assert "-.slice (the machine): hog.service would be chosen." in text and "go before" not in text
+    settings = {"Actions": "warn kill@2s", "ActionsOrigin": "default", "KillScope": "process", "DryRun": True}
+    text = standing.render([second], settings, TERMINAL)
+    assert "database.service would be number 2 of 2 to be chosen." in text
+    assert "Why: higher priority" in text
+    assert "Priority: 100  (inherited from high.slice)" in text and "Memory: 600 MiB" in text
+    assert "Actions: warn kill@2s  (default)" in text
+    assert "only its largest process is killed" in text and "nothing done" in text
+    assert "1 unit would go before it:" in text and "hog.service" in text
+    assert "With a priority of -201 it would go first." in text
+
+
+def test_explain_of_a_unit_that_is_spared_says_why() -> None:
+    domains = answers.explanation(DOMAINS)
+    (spared,) = standings(domains, "sshd.service")
+    assert spared["place"] == 0 and spared["before"] == []
+    text = standing.render([spared], {"Actions": "kill"}, TERMINAL)
+    assert "sshd.service would not be chosen." in text and "Why not: Protect=yes" in text
+    assert "Actions" not in text
+    assert standings(domains, "nginx.service") == []
+
+
+def test_explain_of_a_unit_shortens_the_list_of_those_before_it() -> None:
+    rows = [(f"u{number}.service", -1000, 9 - number, "eligible", "own", "") for number in range(20)]
+    (last,) = standings(answers.explanation([("-.slice", rows)]), "u19.service")
+    assert last["place"] == 20 and len(last["before"]) == 19
+    text = standing.render([last], {}, TERMINAL)
+    assert "u7.service" in text and "u8.service" not in text and "and 11 more." in text
+    # There is no smaller one.
+    assert "it would go first" not in text
 
 
 def test_explain_shows_pages_for_refaults() -> None:

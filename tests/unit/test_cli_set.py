@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from oomslice.cli.failure import CommandFailure, Exit
-from oomslice.cli.set import assignments, told
+from oomslice.cli.set import assignments, overruled, told
 
 FILE = "/etc/systemd/system/batch.slice.d/50-oomslice-set.conf"
 
@@ -27,5 +27,7 @@ def test_what_another_file_overrides_is_said_not_to_be_in_force() -> None:
         "RankBy=memory is NOT in force: /etc/x.conf:2 comes after it.",
         "Tier= is in force (default).",
     ]
+    assert overruled(FILE, {"Priority": "5", "RankBy": "memory", "Tier": ""}, settings) == ["RankBy"]
+    assert overruled(FILE, {"Priority": "5"}, {}) == []
     assert "is not running" in told("batch.slice", FILE, {"Priority": "5"}, {})[1]
     assert told("batch.slice", FILE, {}, {}) == ["What was set for batch.slice is taken back."]

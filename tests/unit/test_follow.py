@@ -23,6 +23,7 @@ class Signal:
     member: str
     content: list[Any]
     path: str = "/org/freedesktop/systemd1"
+    signature: str = ""
 
     def body(self) -> list[Any]:
         return self.content

@@ -380,12 +380,12 @@ def test_stopped_worker_is_killed_and_the_next_question_answered(
 ) -> None:
     async def run() -> None:
         async with bed(tmp_path, monkeypatch, usual_units()) as it:
-            it.client._timeout = 3
             first = await it.client.snapshot()
+            it.client._timeout = 1
             pid = it.client.pid
             assert pid is not None
             os.kill(pid, signal.SIGSTOP)
-            with pytest.raises(UnitsError, match="said nothing for 3 s"):
+            with pytest.raises(UnitsError, match="said nothing for 1 s"):
                 await it.client.snapshot()
             with pytest.raises(ProcessLookupError):
                 os.kill(pid, 0)
@@ -443,15 +443,17 @@ def test_worker_that_sleeps_is_killed_after_the_timeout() -> None:
     asyncio.run(run())
 
 
-def test_worker_that_only_shows_signs_of_life_is_killed_in_the_end() -> None:
+def test_worker_that_only_shows_signs_of_life_is_killed_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Its signs come twenty times as often as they must: a busy machine is no silence.
+    monkeypatch.setattr("oomslice.units.client.TOTAL_FACTOR", 2)
     text = 'import time\nwhile True:\n print(\'{"id": 1, "progress": 1}\', flush=True)\n time.sleep(0.05)'
 
     async def run() -> None:
-        client = UnitsClient(timeout=0.3, command=python(text))
+        client = UnitsClient(timeout=1, command=python(text))
         began = time.monotonic()
-        with pytest.raises(UnitsError, match=r"took more than 3\.6 s"):
+        with pytest.raises(UnitsError, match="took more than 2 s"):
             await client.snapshot()
-        assert time.monotonic() - began > 3
+        assert time.monotonic() - began >= 2
 
     asyncio.run(run())
 

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 from .lab import Lab, plain
 
@@ -133,44 +135,52 @@ def test_systemd_takes_a_kill_for_what_it_is(lab: Lab) -> None:
     assert kills in ("1", "")
 
 
-FLOOD = """
-import asyncio, sys
-from oomslice.bus.transport import Connection
+FLOOD = Path(__file__).with_name("programs") / "flood.py"
 
-MANAGER = ("org.oomslice1", "/org/oomslice1", "org.oomslice1.Manager")
-ALL = ("org.oomslice1", "/org/oomslice1", "org.freedesktop.DBus.ObjectManager", "GetManagedObjects")
 
-async def one(number):
-    connection = await Connection.open(maximum_message=32 << 20)
-    made = 0
-    while True:
-        calls = [connection.call(*MANAGER, "Explain"), connection.call(*MANAGER, "ListSlices"), connection.call(*ALL)]
-        calls += [connection.call("org.oomslice1", "/", "org.freedesktop.DBus.Peer", "Ping") for _ in range(60)]
-        await asyncio.gather(*calls, return_exceptions=True)
-        made += len(calls)
-        with open(f"{sys.argv[1]}.{number}", "w") as file:
-            file.write(str(made))
-
-async def main():
-    await asyncio.gather(*(one(number) for number in range(8)))
-
-asyncio.run(main())
-"""
+def milliseconds(decision: dict[str, Any]) -> list[float]:
+    """From trigger to decision, signal and death."""
+    times = [decision[f"{what}_usec"] for what in ("trigger", "decision", "signal", "death")]
+    return [(time - times[0]) / 1000 for time in times[1:]]
 
 
 def test_a_flood_of_calls_from_a_user_changes_no_decision(lab: Lab) -> None:
     machine = lab.machine
-    lab.drop_in("hog.service", "Priority=-100")
+    for unit in ("quiet", "hog"):
+        lab.drop_in(f"{unit}.service", "Priority=-100")
     lab.start_service("kept", 60)
-    lab.write("/opt/flood.py", FLOOD)
+    lab.start_hog("quiet", rate=60, children=3)
+    lab.wait_until_dead("quiet")
+    quiet = lab.assert_killed("quiet")
+    lab.write("/opt/flood.py", FLOOD.read_text())
     machine.check("install -d -m 777 /run/oomtest/flood")
-    lab.start("flood", "/usr/bin/python3 /opt/flood.py /run/oomtest/flood/calls", User="tester")
-    machine.wait_for("calls are made", lambda: machine.run("ls /run/oomtest/flood/calls.7").rc == 0, 60, 0.5)
+    lab.start("flood", "/usr/bin/python3 /opt/flood.py /run/oomtest/flood/of", User="tester")
+    lab.start("frozen", "/usr/bin/busctl --system monitor org.oomslice1", User="root", StandardOutput="null")
+
+    def counted() -> list[int]:
+        rows = machine.check("cat /run/oomtest/flood/of.? 2>/dev/null || true").split()
+        return [sum(int(word) for word in rows[column::3]) for column in range(3)]
+
+    def uptime() -> float:
+        return float(machine.check("cut -d' ' -f1 /proc/uptime"))
+
+    machine.wait_for("calls are made", lambda: counted()[0] > 2000, 120, 0.5)
+    # A listener that takes nothing any more, as one in a stopped terminal.
+    machine.check("systemctl kill -s STOP frozen.service")
+    before, began = counted(), uptime()
     lab.start_hog("hog", rate=60, children=3)
     lab.wait_until_dead("hog")
+    after, ended = counted(), uptime()
+    # Somebody else is answered, and there is one plan and one daemon as before.
+    assert "armed" in machine.check("oomslicectl status", timeout=120)
     assert machine.active("flood")
-    calls = sum(int(made) for made in machine.check("cd /run/oomtest/flood; for f in *; do cat $f; echo; done").split())
-    assert calls > 1000
-    machine.check("systemctl stop flood.service")
-    decision = lab.assert_killed("hog")
-    assert decision["victim"] == "hog.service" and lab.lives("kept")
+    machine.check("systemctl kill -s CONT frozen.service; systemctl stop flood.service frozen.service", timeout=120)
+    flooded = lab.assert_killed("hog")
+    assert flooded["victim"] == "hog.service" and lab.lives("kept")
+    # Nobody had to stand in for the deciding thread, and it had as much memory left as without the flood.
+    assert flooded["flags"] == quiet["flags"] == []
+    assert flooded["memory_available_limit"] == quiet["memory_available_limit"]
+    made = after[0] - before[0]
+    assert after[2] > before[2], "nobody was refused"
+    print(f"{made} calls in {ended - began:.1f} s; ms to decision, signal, death: {milliseconds(flooded)}")
+    print(f"without: {milliseconds(quiet)}")
