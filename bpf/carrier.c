@@ -104,10 +104,10 @@ static bool attach_point(const struct btf *btf, const char *section, char why[st
         return true;
 }
 
-/* Programs by the beginning of their names: those that run once, before any other, and those that only hold an
- * allocation up. There are many of the latter, on functions that a compiler may do away with, and what they miss when one
- * runs already says nothing. */
-static const char finding[] = "find_", waiting[] = "wait_";
+/* Programs by the beginning of their names: those that run once, before any other; those that only hold an allocation up,
+ * of which there are many, on functions that a compiler may do away with; and those that note something which the next run
+ * notes as well. What the last two miss says nothing. */
+static const char finding[] = "find_", waiting[] = "wait_", noting[] = "note_";
 
 static bool is_named(const struct bpf_program *program, const char *beginning) {
         return strncmp(bpf_program__name(program), beginning, strlen(beginning)) == 0;
@@ -241,7 +241,7 @@ static bool attach(struct bpf_object *object, const char *directory, char why[st
                         /* The pin holds it now, if there is one. */
                         bpf_link__destroy(link);
                 }
-                if (r == 0 && !is_named(program, waiting))
+                if (r == 0 && !is_named(program, waiting) && !is_named(program, noting))
                         r = oomslice_pins_pin(directory, "program", name, bpf_program__fd(program),
                                               OOMSLICE_PINS_PROGRAM_MODE);
                 if (r < 0)

@@ -29,6 +29,8 @@ struct memory {
         __u64 available;
         /* With no more than this free, no zone is above its high watermark. */
         __u64 reserve;
+        /* The low watermarks of all zones. */
+        __u64 low;
 };
 
 SEC("syscall")
@@ -125,5 +127,6 @@ static __always_inline bool measure(struct memory *memory) {
         have = memory->free + most(memory->file, low) + most(slab, low);
         memory->available = have > memory->reserve ? have - memory->reserve : 0;
         memory->reserve += boost;
+        memory->low = low;
         return true;
 }

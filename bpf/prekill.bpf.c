@@ -175,32 +175,28 @@ int BPF_PROG(judge_begin) {
         return 0;
 }
 
-/* Nothing that the kernel could reclaim is left, or it has tried in vain too often: it will kill next. */
-static __always_inline bool is_last(void) {
+/* Nothing that the kernel could reclaim is left, or it has tried in vain too often: it will kill next. It also does where a
+ * little was reclaimed, if all that there is would not do. */
+static __always_inline bool is_last(unsigned long reclaimed) {
         struct memory memory = {};
-        __u64 swappable;
-        __u32 count;
+        __u64 swappable, left;
 
-        if (!measure(&memory) || memory.free > memory.reserve) {
-                forget_rounds();
+        if (!measure(&memory))
                 return false;
-        }
-        count = count_round(OOMSLICE_PREKILL_MACHINE, bpf_ktime_get_ns());
         swappable = memory.swap_free < memory.anonymous ? memory.swap_free : memory.anonymous;
-        return memory.free + memory.file + swappable <= memory.reserve || count >= ROUNDS_MACHINE;
+        left = memory.free + memory.file + swappable;
+        if (reclaimed || memory.free > memory.reserve) {
+                forget_rounds();
+                return left <= memory.low;
+        }
+        return count_round(OOMSLICE_PREKILL_MACHINE, bpf_ktime_get_ns()) >= ROUNDS_MACHINE ||
+               left <= memory.reserve;
 }
 
 SEC("tp_btf/mm_vmscan_direct_reclaim_end")
 int BPF_PROG(judge_end, unsigned long reclaimed) {
-        bool last = false;
-
-        if (!ready())
-                return 0;
-        if (reclaimed)
-                forget_rounds();
-        else
-                last = is_last();
-        judge_machine(last);
+        if (ready())
+                judge_machine(is_last(reclaimed));
         return 0;
 }
 
