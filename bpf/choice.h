@@ -46,7 +46,7 @@ struct oomslice_seen {
         __s32 level;
         __s32 populated;
         __u32 valued;
-        __u32 vain; /* it was killed lately, and gave nothing back */
+        __u32 tried_until_s;
 };
 
 static __always_inline __u64 bytes(__s64 pages) {
@@ -94,7 +94,7 @@ __attribute__((noinline)) int consider(struct oomslice_seen *seen, struct oomsli
         chosen->units++;
         if (seen->populated)
                 state |= OOMSLICE_CANDIDATE_POPULATED;
-        if (seen->candidate.cgroup_id == seen->tried || seen->vain)
+        if (seen->candidate.cgroup_id == seen->tried || seen->tried_until_s > bpf_ktime_get_ns() / 1000000000)
                 state |= OOMSLICE_CANDIDATE_TRIED;
         if (oomslice_rule_verdict(seen->candidate.flags, state) != OOMSLICE_VERDICT_ELIGIBLE)
                 return 0;
@@ -121,8 +121,8 @@ __attribute__((noinline)) int consider(struct oomslice_seen *seen, struct oomsli
         return 0;
 }
 
-/* What is charged to a cgroup and all below it, in pages. Nothing where the memory controller is not on. */
-static __always_inline void weigh_cgroup(struct cgroup *cgroup, struct oomslice_seen *seen) {
+/* The counters of a cgroup, for it and all below it, in pages. Nothing where the memory controller is not on. */
+static __always_inline void read_counters(struct cgroup *cgroup, __s64 *memoryp, __s64 *swapp) {
         __u64 offset = bpf_core_field_offset(struct cgroup, subsys) +
                        bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id) * sizeof(void *);
         struct mem_cgroup *memcg = NULL;
@@ -130,16 +130,25 @@ static __always_inline void weigh_cgroup(struct cgroup *cgroup, struct oomslice_
         bpf_probe_read_kernel(&memcg, sizeof(memcg), (void *)cgroup + offset);
         /* Reading from nowhere gives 0. */
         memcg = bpf_rdonly_cast(memcg, bpf_core_type_id_kernel(struct mem_cgroup));
-        seen->memory = memcg->memory.usage.counter;
-        seen->swap = memcg->swap.usage.counter;
+        *memoryp = memcg->memory.usage.counter;
+        *swapp = memcg->swap.usage.counter;
 }
 
-static __always_inline bool populated(const struct cgroup *cgroup) {
+/* Usage and swap of one cgroup, for whoever looks at that one alone. */
+static __always_inline void charged(struct cgroup *cgroup, struct oomslice_policy_candidate *candidate) {
+        __s64 memory, swap;
+
+        read_counters(cgroup, &memory, &swap);
+        candidate->swap = bytes(swap);
+        candidate->usage = bytes(memory) + candidate->swap;
+}
+
+/* More than 0: processes are in it or below it. */
+static __always_inline __s32 populated(const struct cgroup *cgroup) {
         if (!bpf_core_field_exists(struct cgroup, nr_populated_csets))
-                return cgroup->self.nr_populated_csets + cgroup->self.nr_populated_children > 0;
+                return cgroup->self.nr_populated_csets + cgroup->self.nr_populated_children;
         return cgroup->nr_populated_csets + cgroup->nr_populated_domain_children +
-                       cgroup->nr_populated_threaded_children >
-               0;
+               cgroup->nr_populated_threaded_children;
 }
 
 static __always_inline void look(struct cgroup *cgroup, struct oomslice_seen *seen) {
@@ -154,9 +163,9 @@ static __always_inline void look(struct cgroup *cgroup, struct oomslice_seen *se
         seen->candidate.priority = value->priority;
         seen->candidate.flags = value->flags;
         seen->candidate.scope = value->scope;
-        seen->vain = value->tried_until_s > bpf_ktime_get_ns() / 1000000000;
+        seen->tried_until_s = value->tried_until_s;
         seen->populated = populated(cgroup);
-        weigh_cgroup(cgroup, seen);
+        read_counters(cgroup, &seen->memory, &seen->swap);
 }
 
 /* Needs RCU and the root cgroup. The root slice is in every plan: without its value nothing in the map can be relied on. Two

@@ -72,11 +72,12 @@ struct oomslice_chosen chosen;
 
 static const __u32 zero_key;
 
-#define COUNT_UP(field)                                                                               \
+#define COUNT_UP(field) ADD(field, 1)
+#define ADD(field, count)                                                                             \
         do {                                                                                          \
                 struct oomslice_prekill_figures *figures_ = bpf_map_lookup_elem(&figures, &zero_key); \
                 if (figures_)                                                                         \
-                        __sync_fetch_and_add(&figures_->field, 1);                                    \
+                        __sync_fetch_and_add(&figures_->field, count);                                \
         } while (0)
 
 /* The pulse, if anything is to be done at all. */
@@ -88,7 +89,7 @@ static __always_inline struct oomslice_pulse *ready(void) {
 }
 
 static __always_inline void tell_end(const struct flight *flight, struct cgroup *cgroup, __u32 how) {
-        struct oomslice_seen left = {};
+        struct oomslice_policy_candidate left = {};
         struct oomslice_prekill_ended *end = bpf_ringbuf_reserve(&facts, sizeof(*end), 0);
 
         if (!end) {
@@ -103,24 +104,35 @@ static __always_inline void tell_end(const struct flight *flight, struct cgroup 
         end->how = how;
         end->reserved = 0;
         if (cgroup)
-                weigh_cgroup(cgroup, &left);
-        end->usage = bytes(left.memory) + bytes(left.swap);
+                charged(cgroup, &left);
+        end->usage = left.usage;
         end->free = OF_ZONES(NR_FREE_PAGES) << MEMORY_PAGE_SHIFT;
         bpf_ringbuf_submit(end, 0);
+}
+
+/* The core chooses nobody for the machine until then. */
+static __always_inline void tell_core(__u64 domain, __u64 until_nsec) {
+        struct oomslice_pulse *shared = bpf_map_lookup_elem(&pulse, &zero_key);
+
+        if (shared && domain == OOMSLICE_PREKILL_MACHINE)
+                shared->killed_until_nsec = until_nsec;
 }
 
 static __always_inline void end_flight(__u64 domain, const struct flight *flight) {
         __u64 victim = flight->victim;
 
         bpf_map_delete_elem(&dying, &victim);
+        tell_core(domain, 0);
         if (bpf_map_delete_elem(&flights, &domain) == 0)
                 __sync_fetch_and_add(&in_flight, -1);
 }
 
-static __always_inline void tell_emptied(struct flight *flight, struct cgroup *cgroup, __u64 now) {
+static __always_inline void tell_emptied(__u64 domain, struct flight *flight, struct cgroup *cgroup,
+                                         __u64 now) {
         tell_end(flight, cgroup, OOMSLICE_PREKILL_EMPTY);
         flight->emptied = 1;
         flight->until_nsec = now + SETTLE_NS;
+        tell_core(domain, flight->until_nsec);
 }
 
 /* The value of a unit says to every choice that it is left alone; a plan with another one forgets it. What it is for is a
@@ -168,7 +180,7 @@ static __always_inline bool is_flying(__u64 domain, __u64 now) {
         if (!flight->emptied && flight->pid && is_gone(flight->pid)) {
                 struct cgroup *cgroup = bpf_cgroup_from_id(flight->victim);
 
-                tell_emptied(flight, cgroup, now);
+                tell_emptied(domain, flight, cgroup, now);
                 if (cgroup)
                         bpf_cgroup_release(cgroup);
         }
@@ -212,8 +224,10 @@ static __always_inline bool take_off(__u64 domain, __u64 now) {
                 return false;
         __sync_fetch_and_add(&in_flight, 1);
         /* One who is not really dying must not be in the way of others. */
-        if (!dry)
+        if (!dry) {
                 bpf_map_update_elem(&dying, &record.victim, &domain, BPF_ANY);
+                tell_core(domain, flight.until_nsec);
+        }
         return true;
 }
 

@@ -106,6 +106,7 @@ static __always_inline void choose_and_kill(__u64 domain, __u32 reason, const st
         else {
                 kill_unit(&record, chosen.level);
                 COUNT_UP(kills);
+                ADD(victims, record.signalled);
                 if (flight && record.scope == OOMSLICE_SCOPE_PROCESS)
                         flight->pid = hunt.largest_pid;
         }
@@ -272,7 +273,7 @@ int BPF_PROG(see_emptied, struct cgroup *cgroup, const char *path, int populated
         domain = bpf_map_lookup_elem(&dying, &id);
         flight = domain ? bpf_map_lookup_elem(&flights, domain) : NULL;
         if (flight && !flight->emptied)
-                tell_emptied(flight, cgroup, bpf_ktime_get_ns());
+                tell_emptied(*domain, flight, cgroup, bpf_ktime_get_ns());
         return 0;
 }
 

@@ -11,7 +11,6 @@ enum { CSS_TASK_ITER_PROCS = 1 };
 enum { OOM_SCORE_ADJ_MIN = -1000, INIT_PID = 1 };
 enum { MM_FILEPAGES, MM_ANONPAGES, MM_SWAPENTS, MM_SHMEMPAGES };
 
-extern struct cgroup *bpf_cgroup_acquire(struct cgroup *cgroup) __ksym;
 extern int bpf_iter_css_task_new(struct bpf_iter_css_task *iterator, struct cgroup_subsys_state *css,
                                  unsigned int flags) __ksym;
 extern struct task_struct *bpf_iter_css_task_next(struct bpf_iter_css_task *iterator) __ksym;
@@ -64,7 +63,8 @@ __attribute__((noinline)) int largest_process(__u64 unit, struct oomslice_proces
         bpf_rcu_read_lock();
         bpf_iter_css_new(&iterator, &cgroup->self, WALK_DESCENDANTS);
         while ((css = bpf_iter_css_next(&iterator))) {
-                struct cgroup *held = bpf_cgroup_acquire(css->cgroup);
+                /* What the iterator gives is no reference, and before 6.13 none can be taken of its cgroup. */
+                struct cgroup *held = bpf_cgroup_from_id(css->cgroup->kn->id);
 
                 if (!held)
                         continue;

@@ -28,4 +28,5 @@ struct oomslice_chosen {
         uint32_t skipped;
         uint32_t level; /* how deep below the root the choice is */
         uint32_t depth; /* of use while it is made only */
+        uint32_t reserved;
 };

@@ -17,6 +17,7 @@
 #include "killing.h"
 #include "moment.h"
 #include "processes.h"
+#include "pulse.h"
 #include "restarts.h"
 #include "sample.h"
 #include "token.h"
@@ -312,6 +313,7 @@ void oomslice_decide(uint32_t index, const struct oomslice_cause *cause) {
         struct domain *domain;
         uint64_t now = oomslice_moment_now();
         enum result result = NEXT;
+        uint64_t killed_until;
         bool urgent;
 
         if (!force || index >= domains_count || oomslice_token_is_taken())
@@ -331,6 +333,11 @@ void oomslice_decide(uint32_t index, const struct oomslice_cause *cause) {
                 return;
         if (cause->trigger == OOMSLICE_TRIGGER_LOW && now < domain->low_rest_us)
                 return;
+        killed_until = index == 0 ? oomslice_pulse_killed_until(now) : 0;
+        if (killed_until != 0) {
+                rest(domain, killed_until - now);
+                return;
+        }
         count_relapse(domain, now);
 
         sample = oomslice_sample_take(force, index, is_tried, domain);

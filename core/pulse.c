@@ -21,6 +21,7 @@
 #include "plan.h"
 
 #define NSEC UINT64_C(1000)
+#define KILLED_US UINT64_C(2000000) /* programs give a victim one second */
 
 static struct oomslice_pulse *pulse;
 static size_t page;
@@ -124,6 +125,13 @@ void oomslice_pulse_watchdog_busy(uint64_t until_us) {
 void oomslice_pulse_quiet(uint64_t until_us) {
         quiet_until_us = until_us;
         set(&pulse->quiet_until_nsec, to_nsec(until_us));
+}
+
+uint64_t oomslice_pulse_killed_until(uint64_t now_us) {
+        uint64_t until_us = __atomic_load_n(&pulse->killed_until_nsec, __ATOMIC_ACQUIRE) / NSEC;
+
+        /* Others write this: whatever it is, it does not hold the core up for longer. */
+        return until_us > now_us && until_us <= now_us + KILLED_US ? until_us : 0;
 }
 
 void oomslice_pulse_turn(uint64_t looked_nsec, uint64_t busy_until_us, uint64_t withheld) {

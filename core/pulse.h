@@ -32,6 +32,9 @@ struct oomslice_pulse {
         /* CLOCK_MONOTONIC of the last record that woke the core, by programs (bpf/ask.h). A question alone wakes nobody;
          * while it is open the next sign is sent whatever quiet_until_nsec says. */
         uint64_t signalled_nsec;
+        /* CLOCK_MONOTONIC until which a program has a victim of the machine that is dying, and the core chooses nobody for it:
+         * two would die where one is enough. 0: none. Written by programs. */
+        uint64_t killed_until_nsec;
 };
 /* cffi: end */
 
@@ -57,6 +60,8 @@ void oomslice_pulse_busy(uint64_t until_us);
 void oomslice_pulse_watchdog_busy(uint64_t until_us);
 /* Signs are of no use before; UINT64_MAX: for now. */
 void oomslice_pulse_quiet(uint64_t until_us);
+/* Until when a program's victim has time to die; 0: there is none. Never more than so far ahead as such a victim may have. */
+uint64_t oomslice_pulse_killed_until(uint64_t now_us);
 /* The end of a turn that looked at the memory at `looked_nsec` (0: it could not, or there is no plan). `busy_until_us`:
  * until when a victim has time to die, 0: none. `withheld`: bytes of MemAvailable that nobody can have. */
 void oomslice_pulse_turn(uint64_t looked_nsec, uint64_t busy_until_us, uint64_t withheld);

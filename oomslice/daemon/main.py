@@ -48,7 +48,7 @@ from oomslice.decisions.kernel import KernelKills
 from oomslice.decisions.record import Decision
 from oomslice.decisions.ring import Ring
 from oomslice.decisions.store import DecisionStore
-from oomslice.errors import ChannelError, OomsliceError, PlanError, StoreError
+from oomslice.errors import CgroupError, ChannelError, OomsliceError, PlanError, StoreError
 from oomslice.plan.channel import DEFAULT_SOCKET
 from oomslice.units.client import UnitsClient
 
@@ -82,7 +82,7 @@ class Daemon:
         self._observe = BpfCarrier("observe", OBSERVE, acts=False, problem=lambda: self._kernel.bpf_error)
         self._slices = SliceValues(self._tree)
         self._prekill = PrekillCarrier(
-            BpfKills(self._tree.root, self._store, boot_id, self._bpf_killed),
+            BpfKills(self._tree.root, self._store, boot_id, self._bpf_killed, self._memory),
             lambda: self._planner.configuration.carriers.prekill,
             lambda: self._slices.error,
         )
@@ -305,6 +305,13 @@ class Daemon:
     def _kernel_killed(self, _: Decision) -> None:
         self._observe.look()
         self._stored.set()
+
+    def _memory(self) -> tuple[int, int]:
+        try:
+            memory = self._tree.memory()
+        except CgroupError:
+            return 0, 0
+        return memory.total, memory.swap_total
 
     def _bpf_killed(self, _: Decision) -> None:
         self._prekill.look()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 from oomslice.decisions.factring import PINS
 from oomslice.decisions.prekill import PrekillFacts, judged, lives
@@ -28,7 +29,7 @@ NAMES_MAX = 20_000
 
 class BpfKills:
     """Follows the ring from the first `follow` on. Decisions go into `store`; `made` is then called in the loop with
-    each new one. `root` is the cgroup root."""
+    each new one. `root` is the cgroup root, `memory` says how much memory and swap the machine has."""
 
     def __init__(
         self,
@@ -36,6 +37,7 @@ class BpfKills:
         store: DecisionStore,
         boot_id: str,
         made: Callable[[Decision], object],
+        memory: Callable[[], tuple[int, int]] = lambda: (0, 0),
         *,
         pins: str = PINS,
         facts: PrekillFacts | None = None,
@@ -43,6 +45,7 @@ class BpfKills:
         self._root = root.rstrip("/")
         self._store = store
         self._made = made
+        self._memory = memory
         self._names: dict[int, str] = {}
         self._facts = facts or PrekillFacts(boot_id, self.named, pins)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -118,7 +121,11 @@ class BpfKills:
 
     async def _settle(self) -> None:
         told, position, waiting = self._facts.read()
-        decisions = [judged(one, lambda decision: lives(self._root, decision)) for one in told]
+        total, swap = self._memory() if told else (0, 0)
+        decisions = [
+            replace(judged(one, lambda decision: lives(self._root, decision)), memory_total=total, swap_total=swap)
+            for one in told
+        ]
         try:
             new = await asyncio.to_thread(self._store_all, decisions)
             self._failed = False

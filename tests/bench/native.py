@@ -13,8 +13,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.bench.figures import Figure
+from tests.bench.figures import Figure, say
+from tests.core.bpf_rig import Kernel, UnavailableError, build_programs, open_kernel
 from tests.core.rig import Core, Scene, Tree, build, cgroup2_mount
+
+UNITS = (10, 100, 1000)
 
 HOLD = """
 import mmap, time
@@ -89,9 +92,38 @@ def starts(runs: int) -> Iterator[Figure]:
             yield Figure(f"oomslicectl {verb} in times of python3 -c pass", "", times, goal)
 
 
+def choices(runs: int) -> Iterator[Figure]:
+    """How long the choice inside the kernel takes, by the kernel's own count; none where it takes no such program."""
+    with tempfile.TemporaryDirectory() as directory:
+        try:
+            program = build_programs(Path(directory) / "build") / "oomslice-bpf"
+            for units in UNITS:
+                inner = Path(directory) / str(units)
+                inner.mkdir()
+                with open_kernel(program, inner) as kernel:
+                    yield from _choices(kernel, units, runs)
+        except UnavailableError as error:
+            say(f"the choice inside the kernel is not measured: {error}")
+
+
+def _choices(kernel: Kernel, units: int, runs: int) -> Iterator[Figure]:
+    planned = [kernel.unit(f"u{index}.service", index % 7) for index in range(units)]
+    kernel.follow(planned, 1)
+    root = kernel.tree.root
+    samples = []
+    for _ in range(runs):
+        answer = kernel.choose(root, "--runs=1000")
+        assert answer["eligible"] == units, answer
+        samples.append(answer["nsec_per_run"])
+    yield Figure(f"choice inside the kernel, {units} units", "us", tuple(nsec / 1000 for nsec in samples))
+    each = tuple(nsec / units for nsec in samples)
+    yield Figure(f"choice inside the kernel, each of {units} units", "ns", each, "500 at most")
+
+
 def figures(runs: int) -> Iterator[Figure]:
     """All of them, as they are taken; of kills none on a machine without cgroup v2."""
     yield from starts(runs)
     yield from kills(runs, processes=1)
     yield from kills(runs, processes=80)
     yield from kills(runs, processes=1, hold_mb=1024)
+    yield from choices(runs)

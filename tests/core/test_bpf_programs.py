@@ -10,25 +10,20 @@ import json
 import os
 import platform
 import random
-import shutil
 import struct
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from oomslice.carriers.slices import SliceValues
-from oomslice.cgroups.tree import CgroupTree
-from oomslice.policy.model import Policy, PolicyUnit
 from oomslice.settings.model import KillScope
-from tests.core.rig import Tree, cgroup2_mount
-from tests.unit.policies import policy, unit
+from tests.core.bpf_rig import TOP, Kernel, UnavailableError, build_programs, open_kernel
+from tests.unit.policies import unit
 
-TOP = Path(__file__).resolve().parents[2]
 SHAPES = {
     "cgroup": "struct oom_control *oc, struct cgroup *cgrp",
     "link": "struct oom_control *oc, struct bpf_struct_ops_link *st_link",
@@ -48,28 +43,10 @@ pytestmark = pytest.mark.core
 @pytest.fixture(scope="module")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a build with the BPF programs."""
-    for tool in ("clang", "gcc"):
-        if shutil.which(tool) is None:
-            pytest.skip(f"{tool} is not installed")
-    directory = tmp_path_factory.mktemp("bpf")
-    tools = Path(sys.executable).parent
-    environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}:/usr/sbin"}
-    setup = subprocess.run(
-        ["meson", "setup", directory, TOP, "-Dsystem=enabled", "-Dbpf=auto", "-Dman=disabled"],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
-    )
-    assert setup.returncode == 0, setup.stdout + setup.stderr
-    if "oomslice-bpf and the BPF programs are left out" in setup.stdout:
-        pytest.skip("bpftool or libbpf-dev is not installed")
-    made = subprocess.run(
-        ["ninja", "-C", directory, "bpf/oomslice-bpf"], capture_output=True, text=True, env=environment, check=False
-    )
-    assert made.returncode == 0, made.stdout
-    assert "warning:" not in made.stdout.replace("ninja: warning:", ""), made.stdout
-    return directory / "bpf"
+    try:
+        return build_programs(tmp_path_factory.mktemp("bpf"))
+    except UnavailableError as error:
+        pytest.skip(str(error))
 
 
 def types(directory: Path, declarations: str) -> Path:
@@ -171,76 +148,14 @@ def pinned(path: Path) -> int:
     return bpf(OBJ_GET, struct.pack("=Q", ctypes.addressof(name)))
 
 
-class Kernel:
-    """This machine's kernel with the program `choice` in it, and a plan for cgroups of the test."""
-
-    def __init__(self, program: Path, directory: Path, tree: Tree) -> None:
-        self._program = program
-        self.pins = directory / "pins"
-        self._report = directory / "report"
-        self.tree = tree
-        self.cgroups = CgroupTree(tree.mount)
-        self.values = SliceValues(self.cgroups, self.pins)
-
-    def load(self) -> str:
-        """What `load` says of choice."""
-        said = self._run("load")
-        return next(line for line in said.splitlines() if line.startswith("choice: "))
-
-    def choose(self, cgroup: Path, *options: str) -> dict[str, Any]:
-        """The answer."""
-        answer: dict[str, Any] = json.loads(self._run("--json", *options, "choose", str(cgroup)))
-        return answer
-
-    def follow(self, units: list[PolicyUnit], generation: int) -> Policy:
-        """Gives the kernel a plan of these units."""
-        made = policy(*units)
-        top = replace(made.units[0], path="/", cgroup_id=self.tree.mount.stat().st_ino)
-        made = replace(made, units=(top, *made.units[1:]))
-        descriptors = [self.cgroups.open(planned.path) for planned in made.units]
-        try:
-            self.values.follow(made, descriptors, generation)
-        finally:
-            for descriptor in descriptors:
-                os.close(descriptor)
-        return made
-
-    def unit(self, name: str, priority: int = 0, **options: Any) -> PolicyUnit:
-        """A unit with a cgroup and a process of its own."""
-        directory = self.tree.make(name)
-        self.tree.populate(directory)
-        return replace(
-            unit(name, directory.stat().st_ino, 0, priority, **options),
-            path=f"/{self.tree.root.name}/{name}",
-        )
-
-    def _run(self, *arguments: str) -> str:
-        return subprocess.run(
-            [self._program, f"--pins={self.pins}", f"--report={self._report}", *arguments],
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
-
-
 @pytest.fixture
 def kernel(build: Path, tmp_path: Path) -> Iterator[Kernel]:
-    mount = cgroup2_mount()
-    if mount is None or not str(mount).startswith("/sys/fs/cgroup") or os.geteuid() != 0:
-        pytest.skip("needs root and cgroup v2 below /sys/fs/cgroup")
-    pins = tmp_path / "pins"
-    pins.mkdir()
-    if subprocess.run(["mount", "-t", "bpf", "bpf", pins], capture_output=True, check=False).returncode != 0:
-        pytest.skip("a BPF file system cannot be mounted here")
+    """This machine's, with a cgroup tree of the test's own."""
     with contextlib.ExitStack() as stack:
-        stack.callback(lambda: subprocess.run(["umount", pins], check=True))
-        tree = Tree(mount)
-        stack.callback(tree.close)
-        kernel = Kernel(build / "oomslice-bpf", tmp_path, tree)
-        stack.callback(kernel.values.close)
-        said = kernel.load()
-        if said != "choice: active":
-            pytest.skip(f"this kernel takes no such program: {said}")
+        try:
+            kernel = stack.enter_context(open_kernel(build / "oomslice-bpf", tmp_path))
+        except UnavailableError as error:
+            pytest.skip(str(error))
         yield kernel
 
 

@@ -123,6 +123,28 @@ def test_victim_has_its_time_until_it_is_dead(scene: Scene, pulse: Pulse) -> Non
     wait_until(lambda: pulse.busy_until == 0)
 
 
+def test_nobody_is_chosen_for_the_machine_while_a_programs_victim_is_dying(scene: Scene, pulse: Pulse) -> None:
+    scene.add("a.service", processes=1)
+    records = scene.hand_over()
+    assert tell(scene.core, *pulse.maps) == 0
+    pulse.value.killed_until_nsec = until = time.monotonic_ns() + NSEC_PER_SEC
+    scene.core.set_memory(50)
+    scene.core.poke()
+    record = records.wait()
+    assert record.outcome == lib.OOMSLICE_OUTCOME_FREED
+    assert record.decision_us * 1000 >= until - 1000, "not before its time was over"
+
+
+def test_programs_cannot_hold_the_core_up_for_ever(scene: Scene, pulse: Pulse) -> None:
+    scene.add("a.service", processes=1)
+    records = scene.hand_over()
+    assert tell(scene.core, *pulse.maps) == 0
+    pulse.value.killed_until_nsec = (1 << 64) - 1
+    scene.core.set_memory(50)
+    scene.core.poke()
+    assert records.wait().outcome == lib.OOMSLICE_OUTCOME_FREED
+
+
 def test_dry_run_keeps_programs_from_acting(core: Core, mount: Path, pulse: Pulse) -> None:
     core.options = ["--dry-run"]
     for scene in scenes(core, mount):

@@ -3,14 +3,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from oomslice._core import lib
 from oomslice.carriers.bpf import BpfCarrier
 from oomslice.carriers.core import CoreCarrier
 from oomslice.carriers.kernel import KernelCarrier
 from oomslice.carriers.model import Carrier, CarrierState
+from oomslice.carriers.prekill import PREKILL, PrekillCarrier
+from oomslice.decisions.bpfkills import BpfKills
 from oomslice.decisions.kernel import KernelKills
 from oomslice.decisions.store import DecisionStore
 from oomslice.plan.channel import CoreState
@@ -70,3 +77,57 @@ def test_the_kernels_own_killer_is_a_carrier_that_only_reports(tmp_path: Path) -
     )
     carrier.close()
     store.close()
+
+
+def test_prekill_follows_the_switch_and_says_what_is_in_its_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report, pins = tmp_path / "bpf.status", tmp_path / "bpf"
+    store = DecisionStore(tmp_path / "store", 10)
+    kills = BpfKills(str(tmp_path), store, "b" * 32, lambda decision: None, pins=str(pins))
+    switch = {"enabled": True, "problem": ""}
+    carrier = PrekillCarrier(
+        kills, lambda: bool(switch["enabled"]), lambda: str(switch["problem"]), report=report, pins=pins
+    )
+    written: list[int] = []
+
+    class Maps:
+        """The two calls that set the switch."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(lib, name)
+
+        def oomslice_pinned_open(self, path: bytes) -> int:
+            assert path == os.fsencode(pins / "prekill" / "map-control")
+            return os.open("/dev/null", os.O_RDONLY)
+
+        def oomslice_pinned_update(self, fd: int, key: object, value: Any) -> int:
+            written.append(value.off)
+            return -errno.EIO if switch["problem"] == "broken" else 0
+
+    monkeypatch.setattr("oomslice.carriers.prekill.lib", Maps())
+
+    async def follow() -> tuple[bool, str, str]:
+        carrier.follow(policy(), ())
+        state = carrier.state()
+        assert (state.name, state.acts) == ("bpf-prekill", True)
+        return state.active, state.detail, state.last_error
+
+    async def run() -> None:
+        assert await follow() == (False, "oomslice-bpf.service is not running", "")
+        report.write_text("prekill\tinactive\tthis kernel has no function f\n")
+        assert await follow() == (False, "this kernel has no function f", "")
+        assert written == []
+        report.write_text("prekill\tactive\t\n")
+        assert await follow() == (True, PREKILL, "")
+        switch["enabled"] = False
+        assert await follow() == (False, "switched off: carriers: prekill: no", "")
+        assert written == [0, 1]
+        switch.update(enabled=True, problem="broken")
+        active, detail, error = await follow()
+        assert (active, detail) == (False, "broken") and "Input/output error" in error
+        switch["problem"] = ""
+        assert await follow() == (True, PREKILL, "")
+
+    asyncio.run(run())
+    carrier.close()

@@ -228,7 +228,7 @@ class Scene:
     def __init__(self, tmp_path: Path, ring: Ring) -> None:
         self.store = DecisionStore(tmp_path / "store", 10)
         self.made: list[Decision] = []
-        self.kills = BpfKills(str(tmp_path), self.store, BOOT, self.made.append)
+        self.kills = BpfKills(str(tmp_path), self.store, BOOT, self.made.append, lambda: (900 * MIB, 7))
         self.kills._facts = reader(ring, self.kills.named)
 
     async def until(self, count: int) -> None:
@@ -251,6 +251,7 @@ def test_kills_are_stored_once_whoever_reads_them(tmp_path: Path, ring: Ring, mo
         scene.kills.follow(plan)
         await scene.until(1)
         assert scene.made[0].victim == "hog.service"
+        assert (scene.made[0].memory_total, scene.made[0].swap_total) == (900 * MIB, 7)
         assert ring.consumed == ring.produced
         # One whose end has not come, and a reader that dies before it does.
         now = time.monotonic_ns()

@@ -117,11 +117,14 @@ class Machine:
 
     def _boot(self) -> None:
         started = time.monotonic()
-        kernel, initrd = self.base.kernel(self.kernel)
+        # What has a slash in it is the file of another kernel, with FILE.initrd or with all that is needed built in.
+        own = "/" in self.kernel
+        kernel, initrd = (Path(self.kernel), Path(f"{self.kernel}.initrd")) if own else self.base.kernel(self.kernel)
         command = [
             *("qemu-system-x86_64", "-accel", _accelerator(), "-cpu", "max", "-smp", "2", "-m", str(self.memory_mb)),
             *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none"),
-            *("-kernel", os.fspath(kernel), "-initrd", os.fspath(initrd), "-append", self._kernel_command_line()),
+            *("-kernel", os.fspath(kernel), "-append", self._kernel_command_line()),
+            *(("-initrd", os.fspath(initrd)) if initrd.exists() else ()),
             *self._drive("root", self.disk, snapshot=not self.keep),
             *self._drive("programs", programs_disk(), snapshot=False, read_only=True),
             *(self._drive("swap", self._swap_file(), snapshot=False) if self.swap_mb else ()),
