@@ -7,7 +7,3 @@ runs before the kill. May import settings.model, policy.model and `oomslice._cor
 """
 
 from __future__ import annotations
-
-from oomslice.decisions.record import Candidate, Decision, StepTaken
-
-__all__ = ["Candidate", "Decision", "StepTaken"]

@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What can be measured on the machine itself, without a memory controller: the real core kills real processes in real
-cgroups, but the shortage is written into a meminfo file of ours. So these are the times of the kill path alone."""
+cgroups, but the shortage is written into a meminfo file of ours. So these are the times of the kill path alone. And how
+soon oomslicectl is there, as a multiple of what Python takes to do nothing."""
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,6 +70,28 @@ def _hold(tree: Tree, cgroup: Path, size: int) -> None:
     tree.children.append(child)
 
 
+def starts(runs: int) -> Iterator[Figure]:
+    """Calls of oomslicectl until it would ask the daemon; there is no bus, so it ends with a sentence instead."""
+    with tempfile.TemporaryDirectory() as compiled:
+        environment = os.environ | {
+            "PYTHONPYCACHEPREFIX": compiled,
+            "DBUS_SYSTEM_BUS_ADDRESS": "unix:path=/nonexistent",
+        }
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+
+        def took(*words: str) -> float:
+            began = time.perf_counter()
+            subprocess.run([sys.executable, *words], env=environment, capture_output=True, check=False)
+            return time.perf_counter() - began
+
+        for verb in ("--help", "status", "explain", "show", "doctor", "verify"):
+            call = ("-m", "oomslice.cli.main", verb)
+            took(*call)  # compiles it, as a package is when it is installed
+            times = tuple(took(*call) / took("-c", "pass") for _ in range(max(runs, 5)))
+            goal = "at most 5" if verb not in ("doctor", "verify") else ""
+            yield Figure(f"oomslicectl {verb} in times of python3 -c pass", "", times, goal)
+
+
 def choices(runs: int) -> Iterator[Figure]:
     """How long the choice inside the kernel takes, by the kernel's own count; none where it takes no such program."""
     with tempfile.TemporaryDirectory() as directory:
@@ -95,7 +121,8 @@ def _choices(kernel: Kernel, units: int, runs: int) -> Iterator[Figure]:
 
 
 def figures(runs: int) -> Iterator[Figure]:
-    """All of them, as they are taken; none on a machine without cgroup v2."""
+    """All of them, as they are taken; of kills none on a machine without cgroup v2."""
+    yield from starts(runs)
     yield from kills(runs, processes=1)
     yield from kills(runs, processes=80)
     yield from kills(runs, processes=1, hold_mb=1024)
