@@ -67,7 +67,7 @@ static void path_of_id(uint64_t id, char path[static PATH_MAX]) {
 
         path[0] = '\0';
         memcpy(name.handle.f_handle, &id, sizeof(id));
-        root = open(cgroup_root, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        root = open(cgroup_root, O_RDONLY | O_DIRECTORY | O_CLOEXEC); /* not O_PATH: that is EBADF */
         if (root >= 0) {
                 fd = open_by_handle_at(root, &name.handle, O_PATH | O_CLOEXEC);
                 close(root);
