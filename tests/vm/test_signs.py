@@ -35,18 +35,19 @@ produced = struct.unpack_from("=Q", data)[0]
 signs = []
 for at in range(max(0, produced - 4096 + 32), produced, 32):
     signs.append(struct.unpack_from("=8xI4xQQ", data, mmap.PAGESIZE + at % 4096))
-if len(sys.argv) > 1:
+for _ in range(int(sys.argv[1]) if len(sys.argv) > 1 else 0):
+    time.sleep(0.05)
     pulse.asked_nsec = time.monotonic_ns()
 names = ("asked_nsec", "beat_nsec", "busy_until_nsec", "quiet_until_nsec", "available_min", "available_watch")
 print(json.dumps({**{name: getattr(pulse, name) for name in names}, "unread": produced - consumer, "signs": signs}))
 """
 
 
-def look(lab: Lab, asks: str = "") -> dict[str, Any]:
+def look(lab: Lab) -> dict[str, Any]:
     """What the programs and the core share: fields of the pulse, bytes of the ring that were not read, and the last
-    signs as kind, CLOCK_MONOTONIC in ns and what they took for available. `asks`: first as a program that only asks."""
+    signs as kind, CLOCK_MONOTONIC in ns and what they took for available."""
     lab.machine.put("/run/oomtest/look.py", LOOK)
-    seen: dict[str, Any] = json.loads(lab.machine.check(f"python3 /run/oomtest/look.py {asks}"))
+    seen: dict[str, Any] = json.loads(lab.machine.check("python3 /run/oomtest/look.py"))
     return seen
 
 
@@ -100,8 +101,9 @@ def test_programs_are_loaded_and_the_core_shares_their_maps(lab: Lab) -> None:
     assert has_pulse(lab)
     seen = look(lab)
     total = int(lab.machine.check("awk '/^MemTotal/{print $2}' /proc/meminfo")) << 10
-    assert seen["available_min"] == pytest.approx(0.04 * total, rel=0.01)
-    assert seen["available_watch"] == pytest.approx(0.25 * total, rel=0.01)
+    # With what MemAvailable counts and nobody can have, which is more the shorter after a storm this is.
+    assert 0.039 * total < seen["available_min"] < 0.15 * total
+    assert seen["available_watch"] - seen["available_min"] == pytest.approx(0.21 * total, rel=0.01)
     assert seen["beat_nsec"] > 0
 
 
@@ -141,8 +143,7 @@ def test_question_that_wakes_nobody_is_sent_by_the_next_sign(lab: Lab) -> None:
     # kswapd has to work, and then it is answered already: so it is asked again and again.
     look(lab)
     lab.machine.check(
-        "dd if=/dev/vda of=/dev/null bs=1M count=1100 status=none & "
-        "for i in $(seq 15); do python3 /run/oomtest/look.py asks >/dev/null; sleep 0.1; done; wait",
+        "dd if=/dev/vda of=/dev/null bs=1M count=1100 status=none & python3 /run/oomtest/look.py 200 >/dev/null; wait",
         timeout=300,
     )
     seen = look(lab)
