@@ -19,7 +19,10 @@
 #include "report.h"
 #include "say.h"
 
-enum { RUNS_MAX = 1000000 };
+enum { RUNS_MAX = 1000000, WITHOUT_MAX = 8 };
+
+static const char *without[WITHOUT_MAX];
+static size_t without_count;
 
 static const char *pins = "/run/oomslice/bpf";
 static const char *report = "/run/oomslice/bpf.status";
@@ -47,12 +50,34 @@ static const char help[] =
         "  --btf=FILE     check: the types of another kernel, as /sys/kernel/btf/vmlinux has them\n"
         "  --json         status and choose as JSON\n"
         "  --runs=N       choose: let it run N times and say how long it takes\n"
+        "  --without=NAME load: leave these programs out\n"
         "  --verbose      load, policy: all that the kernel says of programs that it refuses\n"
         "  --pins=DIR     a directory on a BPF file system (default: /run/oomslice/bpf)\n"
         "  --report=FILE  where load leaves what it did (default: /run/oomslice/bpf.status)\n"
         "  --help, --version\n"
         "\n"
         "Exit status: 0; 1 if something failed, 2 if this was called wrongly. Manual: man oomslice-bpf\n";
+
+static bool is_left_out(const char *name) {
+        for (size_t i = 0; i < without_count; i++)
+                if (strcmp(without[i], name) == 0)
+                        return true;
+        return false;
+}
+
+static bool leave_out(const char *name) {
+        const struct oomslice_carrier *carrier;
+
+        for (carrier = oomslice_carriers; carrier->name; carrier++)
+                if (strcmp(carrier->name, name) == 0 && without_count < WITHOUT_MAX) {
+                        without[without_count++] = name;
+                        return true;
+                }
+        fprintf(stderr,
+                "oomslice-bpf: --without=%s: there are no such programs; status lists those that there are\n",
+                name);
+        return false;
+}
 
 static bool on_bpffs(void) {
         struct statfs fs;
@@ -88,7 +113,9 @@ static int load(void) {
                 bool active = false;
 
                 why[0] = '\0';
-                if (!mounted)
+                if (is_left_out(carrier->name))
+                        snprintf(why, sizeof(why), "left out, by --without=%s", carrier->name);
+                else if (!mounted)
                         snprintf(why, sizeof(why), "%s is not on a BPF file system (mount -t bpf bpf %s)",
                                  pins, pins);
                 else
@@ -156,11 +183,17 @@ static int status(bool json) {
 
 int main(int argc, char **argv) {
         static const struct option options[] = {
-                {"btf", required_argument, NULL, 'b'},    {"json", no_argument, NULL, 'j'},
-                {"pins", required_argument, NULL, 'p'},   {"remove", no_argument, NULL, 'x'},
-                {"report", required_argument, NULL, 'r'}, {"runs", required_argument, NULL, 'n'},
-                {"verbose", no_argument, NULL, 'v'},      {"help", no_argument, NULL, 'h'},
-                {"version", no_argument, NULL, 'V'},      {NULL, 0, NULL, 0},
+                {"btf", required_argument, NULL, 'b'},
+                {"json", no_argument, NULL, 'j'},
+                {"pins", required_argument, NULL, 'p'},
+                {"remove", no_argument, NULL, 'x'},
+                {"report", required_argument, NULL, 'r'},
+                {"runs", required_argument, NULL, 'n'},
+                {"verbose", no_argument, NULL, 'v'},
+                {"help", no_argument, NULL, 'h'},
+                {"version", no_argument, NULL, 'V'},
+                {"without", required_argument, NULL, 'w'},
+                {NULL, 0, NULL, 0},
         };
         const char *verb, *types = NULL;
         bool json = false, removes = false;
@@ -191,6 +224,10 @@ int main(int argc, char **argv) {
                         break;
                 case 'x':
                         removes = true;
+                        break;
+                case 'w':
+                        if (!leave_out(optarg))
+                                return 2;
                         break;
                 case 'r':
                         report = optarg;

@@ -41,7 +41,17 @@ struct target {
 static struct target targets[TARGETS_MAX];
 static size_t targets_count;
 
-/* Whether a loaded program has the function. 1, 0 or -errno. */
+/*
+ * The kernel lets a function be replaced in any program, and then does not let the link be made if that is attached by the
+ * types of the kernel: the new one takes over how it is attached (check_attach_btf_id() in kernel/bpf/verifier.c), and who
+ * makes the link wants none of that (bpf_tracing_prog_attach() in kernel/bpf/syscall.c). Known beforehand, so that what was
+ * in force before is not lost over it.
+ */
+static bool is_closed(__u32 type) {
+        return type == BPF_PROG_TYPE_TRACING;
+}
+
+/* Whether a loaded program has the function. 1, 0 or -errno; -EOPNOTSUPP: it has, and cannot have another. */
 static int chooses(int program) {
         struct bpf_func_info functions[FUNCTIONS_MAX];
         struct bpf_prog_info info = {0};
@@ -66,7 +76,7 @@ static int chooses(int program) {
                         found = 1;
         }
         btf__free(btf);
-        return found;
+        return found && is_closed(info.type) ? -EOPNOTSUPP : found;
 }
 
 static bool add_target(const char *directory, const char *carrier, const char *pin,
@@ -91,6 +101,12 @@ static bool add_target(const char *directory, const char *carrier, const char *p
                 return true;
         }
         close(target->program);
+        if (r == -EOPNOTSUPP)
+                return oomslice_refuse(
+                        why,
+                        "the kernel lets nobody take a function's place in %s; where --without=%s is given "
+                        "to load, the others can have a policy",
+                        target->name, carrier);
         return r == 0 || oomslice_refuse_step(why, "looking at", target->name, r);
 }
 

@@ -17,6 +17,7 @@ from .lab import Lab
 from .test_bpf import OOMSLICE_BPF, carriers, status
 
 MIB = 1 << 20
+WITHOUT = "/etc/systemd/system/oomslice-bpf.service.d/50-without.conf"
 EXAMPLE = REPOSITORY / "docs" / "examples" / "skip-small.bpf.c"
 
 
@@ -145,9 +146,19 @@ def test_the_plan_comes_back_with_the_programs_and_goes_with_the_units(lab: Lab)
 
 @pytest.mark.both_kernels
 def test_an_administrators_own_program_has_a_say(lab: Lab, tmp_path: Path) -> None:
+    lab.machine.put("/run/skip-small.o", compiled(EXAMPLE, tmp_path).read_bytes())
+    if carriers(lab)["bpf-prekill"]["Active"]:
+        # It would be in force in some places only, so it is refused as a whole, and what helps is said.
+        result = lab.machine.run(f"{OOMSLICE_BPF} policy /run/skip-small.o")
+        assert result.rc == 1 and "prekill-" in result.out and "--without=prekill" in result.out, result.out
+        assert "What was in force before stays" in result.out
+        command = f"{OOMSLICE_BPF} load --without=prekill"
+        lab.write(WITHOUT, f"[Service]\nExecStart=\nExecStart={command}\nExecReload=\nExecReload={command}\n")
+        lab.machine.check("systemctl daemon-reload && systemctl restart oomslice-bpf.service", timeout=120)
+        lab.machine.wait_for("it is left out", lambda: not carriers(lab)["bpf-prekill"]["Active"], 30)
+        assert "left out, by --without=prekill" in lab.machine.check(f"{OOMSLICE_BPF} status")
     three(lab)
     wait_chosen(lab, "/test.slice/least.service")
-    lab.machine.put("/run/skip-small.o", compiled(EXAMPLE, tmp_path).read_bytes())
     try:
         said = lab.machine.check(f"{OOMSLICE_BPF} policy /run/skip-small.o")
         assert "in force in choice-who" in said.splitlines()
@@ -184,7 +195,8 @@ def test_an_administrators_own_program_has_a_say(lab: Lab, tmp_path: Path) -> No
         assert "no policy is in force" in lab.machine.check(f"{OOMSLICE_BPF} policy")
         wait_chosen(lab, "/test.slice/least.service")
     finally:
-        lab.machine.run(f"{OOMSLICE_BPF} policy --remove; rm -f /run/skip-small.o /run/kill.o /run/bad.o")
+        lab.machine.run(f"{OOMSLICE_BPF} policy --remove; rm -f /run/skip-small.o /run/kill.o /run/bad.o {WITHOUT}")
+        lab.machine.check("systemctl daemon-reload && systemctl restart oomslice-bpf.service", timeout=120)
 
 
 @pytest.mark.both_kernels
