@@ -17,19 +17,18 @@ struct oomslice_facts {
 };
 
 struct oomslice_facts *oomslice_facts_new(int fd) {
-        uint32_t type, entries;
-        int r;
+        struct oomslice_pinned_map map;
+        int r = oomslice_pinned_map(fd, &map);
 
-        r = oomslice_pinned_info(fd, &type, &entries);
         if (r < 0) {
                 errno = -r;
                 return NULL;
         }
-        if (type != BPF_MAP_TYPE_RINGBUF) {
+        if (map.type != BPF_MAP_TYPE_RINGBUF) {
                 errno = EINVAL;
                 return NULL;
         }
-        return oomslice_facts_map(fd, entries);
+        return oomslice_facts_map(fd, map.entries);
 }
 
 struct oomslice_facts *oomslice_facts_map(int fd, uint32_t size) {

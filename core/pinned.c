@@ -45,17 +45,6 @@ int oomslice_pinned_open(const char *path) {
         return open_pinned(path, 0);
 }
 
-int oomslice_pinned_info(int fd, uint32_t *typep, uint32_t *entriesp) {
-        struct bpf_map_info info;
-        int r = read_info(fd, &info, sizeof(info));
-
-        if (r < 0)
-                return r;
-        *typep = info.type;
-        *entriesp = info.max_entries;
-        return 0;
-}
-
 int oomslice_pinned_map(int fd, struct oomslice_pinned_map *mapp) {
         struct bpf_map_info info;
         int r = read_info(fd, &info, sizeof(info));

@@ -7,8 +7,6 @@
 /* Opens the map that is pinned at `path`. A descriptor or -errno; ENOENT: nothing is pinned there, EPERM: the kernel
  * lets nobody without CAP_BPF do this. */
 int oomslice_pinned_open(const char *path);
-/* Type (enum bpf_map_type) and number of entries of a map. 0 or -errno. */
-int oomslice_pinned_info(int fd, uint32_t *typep, uint32_t *entriesp);
 struct oomslice_pinned_map {
         uint32_t type; /* enum bpf_map_type */
         uint32_t id;   /* of this map since the machine was booted; never 0 */
