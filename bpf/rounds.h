@@ -6,7 +6,8 @@
  */
 #include "flight.h"
 
-#define ROUND_NS (100 * MS) /* rounds of reclaim farther apart are of different allocations */
+/* Rounds of reclaim farther apart are of different allocations. One may take long where the processors have much to do. */
+#define ROUND_NS (1000 * MS)
 
 /* One thread's attempts at one allocation. */
 struct rounds {
