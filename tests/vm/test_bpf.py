@@ -69,7 +69,7 @@ def test_programs_are_loaded_by_the_service_and_listed_as_carriers(lab: Lab) -> 
 @pytest.mark.both_kernels
 def test_kill_at_a_limit_against_the_plan_is_one_decision_that_says_so(lab: Lab) -> None:
     # The scores would have the kernel choose as planned.
-    lab.configure("carriers:\n  score-adj: no\n")
+    lab.kernel_alone("  score-adj: no\n")
     jail(lab)
     lab.drop_in("dear.service", "Priority=300")
     lab.drop_in("cheap.service", "Priority=-300")
@@ -99,6 +99,7 @@ def test_kill_at_a_limit_against_the_plan_is_one_decision_that_says_so(lab: Lab)
 
 @pytest.mark.both_kernels
 def test_kill_for_the_machine_while_the_core_stands_still_is_as_planned(lab: Lab) -> None:
+    lab.kernel_alone()
     lab.drop_in("hog.service", "Priority=-100")
     lab.start_service("important", 100)
     lab.start_hog("hog", rate=200, wait_for="go")
@@ -115,6 +116,7 @@ def test_kill_for_the_machine_while_the_core_stands_still_is_as_planned(lab: Lab
 
 
 def test_group_is_one_decision_with_all_its_processes(lab: Lab) -> None:
+    lab.kernel_alone()
     jail(lab)
     lab.start_hog("group", rate=60, max_mb=400, children=12, slice="jail.slice", wait_for="go", OOMPolicy="kill")
     lab.wait_planned(group=0)
@@ -132,6 +134,7 @@ def test_group_is_one_decision_with_all_its_processes(lab: Lab) -> None:
 
 
 def test_kill_while_the_daemon_stands_still_waits_in_the_ring(lab: Lab) -> None:
+    lab.kernel_alone()
     jail(lab)
     lab.start_hog("unseen", rate=60, max_mb=400, slice="jail.slice", wait_for="go")
     lab.wait_planned(unseen=0)

@@ -69,6 +69,7 @@ def test_user_cannot_raise_his_own_units_above_the_systems(lab: Lab) -> None:
 
 @pytest.mark.both_kernels
 def test_kill_by_the_kernel_at_a_units_own_limit_becomes_a_decision(lab: Lab) -> None:
+    lab.kernel_alone()
     lab.start_service("bystander", 50)
     lab.start_hog("limited", rate=60, max_mb=200, MemoryMax="80M", MemorySwapMax="0")
     lab.wait_until_dead("limited")

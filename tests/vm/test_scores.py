@@ -18,7 +18,7 @@ def adjustments(lab: Lab, unit: str) -> list[int]:
     """oom_score_adj of all processes of a unit."""
     path = lab.machine.properties(unit, "ControlGroup")["ControlGroup"]
     pids = f"$(find /sys/fs/cgroup{path} -name cgroup.procs -exec cat {{}} +)"
-    found = lab.machine.check(f'for pid in {pids}; do cat "/proc/$pid/oom_score_adj"; done')
+    found = lab.machine.check(f'for pid in {pids}; do cat "/proc/$pid/oom_score_adj" 2>/dev/null; done; true')
     return [int(line) for line in found.split()]
 
 
@@ -44,6 +44,7 @@ def standstill(lab: Lab) -> Iterator[None]:
 
 def kernel_takes(lab: Lab, unit: str, *, domain: str = "-.slice") -> None:
     """Let the hogs grow while nobody of ours looks; the kernel takes all of this unit, as planned."""
+    lab.kernel_alone()
     with standstill(lab):
         lab.go()
         lab.wait_until_dead(unit)

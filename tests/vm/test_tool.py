@@ -118,7 +118,9 @@ def test_what_is_simulated_and_replayed_is_what_happens(lab: Lab) -> None:
     print(lab.machine.check("ls -l /run/oomtest/trace.gz; oomslicectl replay /run/oomtest/trace.gz"))
     earlier = json.loads(
         lab.machine.check(
-            f"oomslicectl replay --json {turned} --set machine:available-min=10% /run/oomtest/trace.gz", timeout=120
+            f"oomslicectl replay --json {turned} --set machine:available-min=20%"
+            " --set machine:available-thrash=20% /run/oomtest/trace.gz",
+            timeout=120,
         )
     )
     assert [one["victim"] for one in earlier["decisions"]][:1] == ["hog.service"]
