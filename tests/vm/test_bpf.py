@@ -78,8 +78,12 @@ def test_kill_at_a_limit_against_the_plan_is_one_decision_that_says_so(lab: Lab)
     lab.start_hog("dear", rate=60, max_mb=400, slice="jail.slice", wait_for="go")
     lab.wait_planned(dear=300, cheap=-300)
     pid = lab.machine.main_pid("dear.service")
+    # Who stands still needs no memory: else the kernel may take a second one before that of the first is back.
+    freeze = "echo %d >/sys/fs/cgroup/jail.slice/cheap.service/cgroup.freeze"
+    lab.machine.check(freeze % 1)
     lab.go()
     lab.wait_until_dead("dear")
+    lab.machine.check(freeze % 0)
     decision = by_kernel(lab, "dear")
     assert decision["extra"]["source"] == "bpf"
     assert (decision["agreement"], decision["planned_victim"]) == ("against-plan", "cheap.service")
