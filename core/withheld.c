@@ -98,13 +98,16 @@ static uint64_t read_cache(const struct oomslice_force *force) {
 
 uint64_t oomslice_withheld_look(const struct oomslice_force *force, const struct oomslice_meminfo *info,
                                 uint64_t now_us) {
+        const struct oomslice_machine *machine = &force->plan.header->machine;
+        /* Below the limit nothing depends on it any more, and a kill may be due: nothing is read then. */
+        bool matters = info->available > machine->available_min;
         uint64_t value;
 
-        if (cache_us == 0 || now_us - cache_us >= CACHE_US) {
+        if (matters && (cache_us == 0 || now_us - cache_us >= CACHE_US)) {
                 kept = read_cache(force);
                 cache_us = now_us;
         }
-        if (may_be_raised && info->available <= force->plan.header->machine.available_watch &&
+        if (matters && may_be_raised && info->available <= machine->available_watch &&
             (zones_us == 0 || now_us - zones_us >= ZONES_US)) {
                 (void)oomslice_zones_read(zoneinfo, &zones); /* else as it was */
                 zones_us = now_us;
