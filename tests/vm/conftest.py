@@ -11,7 +11,7 @@ import pytest
 
 from .image import Image, image
 from .lab import Lab
-from .machine import Machine, installed_disk, turn
+from .machine import Machine, installed_disk, making, programs_disk, turn
 from .package import package
 
 SCENARIO_TIMEOUT = 3600
@@ -39,15 +39,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session")
 def base() -> Image:
     """The image of the machine, without oomslice."""
-    return image(print)
+    with making():
+        return image(print)
 
 
 @pytest.fixture(scope="session")
 def disk(base: Image) -> Iterator[Path]:
     """The disk on which apt has installed the package."""
-    built = package()
     with turn():
-        yield installed_disk(base, built, print)
+        with making():
+            programs_disk()
+            made = installed_disk(base, package(), print)
+        yield made
 
 
 @pytest.fixture(scope="session", params=["stable-kernel", "newest-kernel"])

@@ -377,18 +377,34 @@ class Machine:
         return "\n".join(parts)
 
 
+TURNS = max(1, (os.cpu_count() or 1) // 2) + 1
+"""Machines that run at once, of all that use this cache. A machine keeps one processor busy, and now and then two."""
+
 _turn = -1
 _machines = 0
 
 
 def _take_turn() -> None:
-    """Emulation takes all processors: two runs of tests at once would only make both too slow. So one waits."""
+    """Emulation takes the processors: more machines at once would only make all too slow. So the next one waits."""
     global _turn, _machines
     if _machines == 0:
         CACHE.mkdir(parents=True, exist_ok=True)
-        _turn = os.open(CACHE / "turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
-        fcntl.flock(_turn, fcntl.LOCK_EX)
+        places = [os.open(CACHE / f"turn-{n}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC) for n in range(TURNS)]
+        _turn = _first_free(places)
+        for place in places:
+            if place != _turn:
+                os.close(place)
     _machines += 1
+
+
+def _first_free(places: list[int]) -> int:
+    """Waits until one of the open files can be locked, and returns it."""
+    while True:
+        for place in places:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return place
+        time.sleep(0.2)
 
 
 @contextlib.contextmanager
@@ -406,6 +422,15 @@ def _end_turn() -> None:
     _machines -= 1
     if _machines == 0:
         os.close(_turn)
+
+
+@contextlib.contextmanager
+def making() -> Iterator[None]:
+    """What machines share is made by one run of tests at a time; the other finds it made."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "making").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _accelerator() -> str:
