@@ -4,6 +4,7 @@
  * programs, so they outlive this process, oomslice-core and oomsliced. The only part of oomslice with CAP_BPF.
  */
 #define _GNU_SOURCE
+#include <bpf/bpf.h>
 #include <bpf/btf.h>
 #include <errno.h>
 #include <getopt.h>
@@ -15,6 +16,7 @@
 
 #include "carrier.h"
 #include "choose.h"
+#include "refuse.h"
 #include "replace.h"
 #include "report.h"
 #include "say.h"
@@ -85,6 +87,15 @@ static bool on_bpffs(void) {
         return statfs(pins, &fs) == 0 && fs.f_type == BPF_FS_MAGIC;
 }
 
+/* False: nobody answers the system call. */
+static bool kernel_has_bpf(void) {
+        int fd = bpf_obj_get(pins);
+
+        if (fd >= 0)
+                close(fd);
+        return fd >= 0 || errno != ENOSYS;
+}
+
 static int unload(void) {
         int r;
 
@@ -99,7 +110,7 @@ static int load(void) {
         char why[OOMSLICE_WHY_MAX];
         struct btf *btf;
         FILE *lines;
-        bool mounted;
+        bool mounted, has_bpf = kernel_has_bpf();
         int r;
 
         if (unload() != 0)
@@ -107,6 +118,7 @@ static int load(void) {
         lines = oomslice_report_begin(report);
         if (!lines)
                 return oomslice_say_failed("%s: cannot be written: %s", report, strerror(errno));
+        oomslice_refuse_listen();
         mounted = on_bpffs();
         btf = mounted ? btf__load_vmlinux_btf() : NULL;
         for (carrier = oomslice_carriers; carrier->name; carrier++) {
@@ -115,6 +127,8 @@ static int load(void) {
                 why[0] = '\0';
                 if (is_left_out(carrier->name))
                         snprintf(why, sizeof(why), "left out, by --without=%s", carrier->name);
+                else if (!has_bpf)
+                        oomslice_refuse_no_bpf(why);
                 else if (!mounted)
                         snprintf(why, sizeof(why), "%s is not on a BPF file system (mount -t bpf bpf %s)",
                                  pins, pins);
@@ -132,8 +146,10 @@ static int load(void) {
 /* What a kernel with these types has the means for. Loads nothing. */
 static int check(const char *types) {
         const struct oomslice_carrier *carrier;
-        struct btf *btf = types ? btf__parse(types, NULL) : btf__load_vmlinux_btf();
+        struct btf *btf;
 
+        oomslice_refuse_listen();
+        btf = types ? btf__parse(types, NULL) : btf__load_vmlinux_btf();
         if (!btf)
                 return oomslice_say_failed("%s: no type information: %s", types ? types : "this kernel",
                                            strerror(errno));

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Owns why something could not be loaded: what libbpf and the kernel's verifier said of it, as one sentence for people. */
+/*
+ * Owns why something could not be loaded: what libbpf and the kernel's verifier said of it, as one sentence for people. What
+ * is of the whole kernel (no BPF, locked down) is said as that, whichever program and step it was found by.
+ */
 #define _GNU_SOURCE
 #include "refuse.h"
 
@@ -14,12 +17,16 @@
 static char complaint[256];
 bool oomslice_refuse_verbose;
 
-/* The last line before the verifier's statistics is its reason. */
+static bool begins(const char *line, const char *beginning) {
+        return strncmp(line, beginning, strlen(beginning)) == 0;
+}
+
+/* The last line before the verifier's statistics is its reason; since 7.3 that before its explanation, which follows. */
 static void remember_verifier(char *log) {
         char *line, *place = NULL, *reason = NULL;
 
         for (line = strtok_r(log, "\n", &place); line; line = strtok_r(NULL, "\n", &place)) {
-                if (strncmp(line, "processed ", strlen("processed ")) == 0 ||
+                if (begins(line, "processed ") || begins(line, "Verification failed:") ||
                     strstr(line, "-- END PROG LOAD LOG --"))
                         break;
                 reason = line;
@@ -54,8 +61,31 @@ bool oomslice_refuse(char why[static OOMSLICE_WHY_MAX], const char *format, ...)
         return false;
 }
 
+/* Whether the kernel hides its memory, also from root: then the helpers that read it are as if they were not there. */
+static bool is_locked_down(void) {
+        FILE *file = fopen("/sys/kernel/security/lockdown", "re");
+        char levels[128] = "";
+
+        if (!file)
+                return false;
+        if (!fgets(levels, sizeof(levels), file))
+                levels[0] = '\0';
+        fclose(file);
+        return strstr(levels, "[confidentiality]");
+}
+
+bool oomslice_refuse_no_bpf(char why[static OOMSLICE_WHY_MAX]) {
+        return oomslice_refuse(why, "this kernel has no BPF (CONFIG_BPF_SYSCALL)");
+}
+
 bool oomslice_refuse_step(char why[static OOMSLICE_WHY_MAX], const char *what, const char *name, int error) {
         error = error < 0 ? -error : error;
+        if (error == ENOSYS)
+                return oomslice_refuse_no_bpf(why);
+        if (strstr(complaint, "cannot use helper bpf_probe_read") && is_locked_down())
+                return oomslice_refuse(why,
+                                       "this kernel is locked down (lockdown=confidentiality) and lets no "
+                                       "BPF program read its memory");
         if (error == EPERM)
                 return oomslice_refuse(
                         why,

@@ -42,13 +42,11 @@ class BpfCarrier:
         self._problem = problem
         self._report = report
         self._pins = pins / program
-        self._active = False
-        self._why = NOT_LOADED
-        self._hits = 0
-        self._missed = 0
+        self.look()
 
     def state(self) -> CarrierState:
-        """As of the newest plan; oomslice-bpf.service is a unit, so there is one whenever it starts or stops."""
+        """As of the newest plan, or of the start; oomslice-bpf.service is a unit, so there is a new one whenever it
+        starts or stops."""
         return CarrierState(
             name=f"bpf-{self._program}",
             active=self._active,

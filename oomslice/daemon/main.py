@@ -271,10 +271,12 @@ class Daemon:
             self._bus.carriers_changed()
 
     def _tell_carriers(self, states: list[dict[str, Any]]) -> None:
-        """The journal is told of those that came or went, and the bus is about to be."""
-        before = {state["Name"]: state["Active"] for state in self._told}
+        """The journal is told of those that came, went, or cannot act for another reason; the bus is about to be."""
+        before = {state["Name"]: state for state in self._told}
         for state in states:
-            if state["Active"] != before.get(state["Name"]):
+            known = before.get(state["Name"], {})
+            another_reason = not state["Active"] and state["Detail"] != known.get("Detail")
+            if state["Active"] != known.get("Active") or another_reason:
                 self._journal.send_carrier(state["Name"], state["Active"], state["Detail"], state["LastError"])
         self._told = states
 

@@ -59,6 +59,9 @@ def test_bpf_programs_are_carriers_as_oomslice_bpf_reports_them(tmp_path: Path) 
     assert said() == (False, "this kernel has no function f")
     report.write_text("observe\tactive\t\n")
     assert said() == (True, "sees")
+    # It is known before there is a plan.
+    early = BpfCarrier("observe", "sees", acts=False, report=report, pins=tmp_path / "bpf").state()
+    assert (early.active, early.detail) == (True, "sees")
     report.write_text("other\tactive\t\nrubbish\n")
     assert said() == (False, "this version of oomslice-bpf has no program observe")
 

@@ -376,7 +376,7 @@ def test_nobody_to_tell_is_no_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
     asyncio.run(watchdog())
 
 
-def test_the_journal_hears_of_carriers_that_come_and_go_and_of_nothing_else() -> None:
+def test_the_journal_hears_of_carriers_that_come_and_go_and_of_why_they_cannot_act() -> None:
     told: list[tuple[str, bool, str]] = []
 
     class Journal:
@@ -391,6 +391,18 @@ def test_the_journal_hears_of_carriers_that_come_and_go_and_of_nothing_else() ->
     def state(active: bool, detail: str, hits: int = 0) -> list[dict[str, object]]:
         return [{"Name": "core", "Active": active, "Detail": detail, "LastError": "", "Hits": hits}]
 
-    for states in (state(False, "not running"), state(True, "armed"), state(True, "armed", 5), state(False, "gone")):
+    for states in (
+        state(False, "not running"),
+        state(False, "not running", 1),
+        state(False, "no plan"),
+        state(True, "armed"),
+        state(True, "armed, too", 5),
+        state(False, "gone"),
+    ):
         daemon._tell_carriers(states)
-    assert told == [("core", False, "not running"), ("core", True, "armed"), ("core", False, "gone")]
+    assert told == [
+        ("core", False, "not running"),
+        ("core", False, "no plan"),
+        ("core", True, "armed"),
+        ("core", False, "gone"),
+    ]

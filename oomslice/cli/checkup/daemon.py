@@ -18,6 +18,8 @@ DROPPED = {
     "JournalEntriesDropped": "journal entries",
 }
 """Member of State -> what was lost."""
+NOT_NEEDED = ("cgroup-kill", "mrelease", "pulse")
+"""Features of the core without which it does the same, a little later."""
 
 
 def findings(status: Mapping[str, Any], own_version: str) -> Iterator[Finding]:
@@ -57,7 +59,9 @@ def findings(status: Mapping[str, Any], own_version: str) -> Iterator[Finding]:
             f"carrier {clean(carrier.get('Name', ''))}",
             Verdict.OK if active else Verdict.NOTE,
             f"{'active' if active else 'inactive'}: {clean(carrier.get('Detail', ''))}",
-            "" if active else "oomslice works without it; oomslice(7) says what it would add",
+            ""
+            if active
+            else f"oomslice works without it; {_page(str(carrier.get('Name', '')))} says what it would add",
         )
         if carrier.get("LastError"):
             name = f"carrier {clean(carrier.get('Name', ''))}, last error"
@@ -82,7 +86,16 @@ def _features(state: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding(
             GROUP,
             f"core without {clean(name)}",
-            Verdict.NOTE if name in ("cgroup-kill", "mrelease") else Verdict.PROBLEM,
+            Verdict.NOTE if name in NOT_NEEDED else Verdict.PROBLEM,
             FEATURES.get(name, "not to be had"),
-            "journalctl -b -u oomslice-core.service says why it was refused",
+            "why not is said of carrier bpf-signs"
+            if name == "pulse"
+            else "journalctl -b -u oomslice-core.service says why it was refused",
         )
+
+
+def _page(carrier: str) -> str:
+    """The manual page of a carrier."""
+    if carrier.startswith("bpf-"):
+        return "oomslice-bpf(8)"
+    return "oomslice-scores(8)" if carrier == "score_adj" else "oomslice(7)"

@@ -13,6 +13,7 @@ from oomslice.cli.checkup.finding import Files, Finding, Verdict
 GROUP = "kernel"
 CGROUPS = "sys/fs/cgroup"
 BTF = "sys/kernel/btf/vmlinux"
+LOCKDOWN = "sys/kernel/security/lockdown"
 CGROUP_FILES = (
     (
         "cgroup.kill",
@@ -157,5 +158,13 @@ def _bpf(files: Files) -> Finding:
             Verdict.NOTE,
             "no type information: BPF programs cannot be loaded",
             "needs CONFIG_DEBUG_INFO_BTF=y",
+        )
+    if "[confidentiality]" in (files.text(LOCKDOWN) or ""):
+        return Finding(
+            GROUP,
+            "BPF",
+            Verdict.NOTE,
+            "the kernel is locked down (confidentiality): no BPF program may read its memory, so none can be loaded",
+            "lockdown=integrity does not hinder them; see man kernel_lockdown",
         )
     return Finding(GROUP, "BPF", Verdict.OK, "type information is there" + (", and bpf_oom_ops" if has_ops else ""))
