@@ -47,6 +47,8 @@ class SliceValues:
         self._written: dict[int, tuple[Value, str]] = {}
         """cgroup id -> what the kernel has of it, and where the cgroup is"""
         self.error = ""
+        self.generation = 0
+        """of the plan that the programs have; 0: of none"""
 
     def follow(self, policy: Policy, descriptors: Sequence[int], generation: int) -> None:
         """A new plan was made. `descriptors[i]` is the open cgroup directory of `policy.units[i]`."""
@@ -71,6 +73,7 @@ class SliceValues:
 
     def close(self) -> None:
         """The values stay with the programs."""
+        self.generation = 0
         self._pulse = None
         if self._memory is not None:
             self._memory.close()
@@ -132,7 +135,7 @@ class SliceValues:
                 self._written[unit.cgroup_id] = (wanted, unit.path)
             elif -result not in GONE:
                 raise OSError(-result, f"{unit.name}: {os.strerror(-result)}")
-        self._pulse.generation = generation
+        self._pulse.generation = self.generation = generation
 
     def _forget_unit(self, cgroup_id: int) -> None:
         _, path = self._written.pop(cgroup_id)

@@ -32,6 +32,7 @@ from oomslice.decisions.words import (
     CONSTRAINTS,
     ENDED,
     FLAGS,
+    FROM_PLAN,
     MOMENTS,
     OUTCOMES,
     SCOPES,
@@ -153,6 +154,9 @@ def _candidates(decision: Mapping[str, Any], terminal: Terminal) -> str:
             return "Candidates are not known: the kernel chose by its own score."
         if decision.get("carrier") == "systemd-oomd":
             return "Candidates are not known: systemd-oomd chose by its own rules."
+        if decision.get("carrier") == "bpf":
+            count = plural(int(decision.get("candidates_total", 0)), "unit")
+            return f"Candidates are not known: {count} could be chosen, and the program in the kernel names its choice."
         return "No candidates were looked at."
     columns = (
         Column(""),
@@ -162,6 +166,7 @@ def _candidates(decision: Mapping[str, Any], terminal: Terminal) -> str:
         Column("VERDICT", give=True, least=10),
     )
     mark = terminal.symbol("→", ">")
+    from_plan = (decision.get("extra") or {}).get("candidates_from") == "plan"
     rows = []
     styles = []
     for candidate in candidates:
@@ -172,13 +177,15 @@ def _candidates(decision: Mapping[str, Any], terminal: Terminal) -> str:
                 mark if chosen else "",
                 clean(candidate["name"]) or f"cgroup {candidate['cgroup_id']}",
                 str(candidate["priority"]),
-                metric(candidate["metric"], rank_by),
+                "-" if from_plan and not chosen else metric(candidate["metric"], rank_by),
                 VERDICTS.get(verdict, verdict),
             )
         )
         styles.append("red" if chosen else "" if verdict == "eligible" else "dim")
     text = table(columns, rows, terminal, styles=styles)
     total = int(decision.get("candidates_total", 0))
+    if from_plan:
+        return f"{text}\n{FROM_PLAN} Of all, {total} could be chosen."
     if total > len(rows):
         text += f"\n{terminal.symbol('…', '...')} and {total - len(rows)} more, which ranked behind these."
     return text

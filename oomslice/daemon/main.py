@@ -82,7 +82,14 @@ class Daemon:
         self._observe = BpfCarrier("observe", OBSERVE, acts=False, problem=lambda: self._kernel.bpf_error)
         self._slices = SliceValues(self._tree)
         self._prekill = PrekillCarrier(
-            BpfKills(self._tree.root, self._store, boot_id, self._bpf_killed, self._memory),
+            BpfKills(
+                self._tree.root,
+                self._store,
+                boot_id,
+                self._bpf_killed,
+                self._memory,
+                lambda: self._slices.generation,
+            ),
             lambda: self._planner.configuration.carriers.prekill,
             lambda: self._slices.error,
         )

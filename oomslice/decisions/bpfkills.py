@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
 from oomslice.decisions.factring import PINS
-from oomslice.decisions.prekill import PrekillFacts, judged, lives
+from oomslice.decisions.planned import SOURCE, candidates
+from oomslice.decisions.prekill import PrekillFacts, Told, judged, lives
 from oomslice.decisions.record import Decision
 from oomslice.decisions.store import DecisionStore
 from oomslice.errors import StoreError
@@ -25,11 +27,14 @@ RETRY_S = 5.0
 UNIT_SUFFIXES = (".service", ".scope", ".slice", ".socket", ".mount", ".swap")
 NAMES_MAX = 20_000
 """Of units that were ever in a plan: a kill may be told long after the plan that it was made by."""
+PLANS_KEPT = 8
+"""A kill is followed by a new plan without the victim before we hear of it; the one that it was made by is wanted."""
 
 
 class BpfKills:
     """Follows the ring from the first `follow` on. Decisions go into `store`; `made` is then called in the loop with
-    each new one. `root` is the cgroup root, `memory` says how much memory and swap the machine has."""
+    each new one. `root` is the cgroup root, `memory` says how much memory and swap the machine has, `generation` which
+    plan the programs have."""
 
     def __init__(
         self,
@@ -38,6 +43,7 @@ class BpfKills:
         boot_id: str,
         made: Callable[[Decision], object],
         memory: Callable[[], tuple[int, int]] = lambda: (0, 0),
+        generation: Callable[[], int] = lambda: 0,
         *,
         pins: str = PINS,
         facts: PrekillFacts | None = None,
@@ -46,6 +52,9 @@ class BpfKills:
         self._store = store
         self._made = made
         self._memory = memory
+        self._generation = generation
+        self._plans: deque[tuple[int, Policy]] = deque(maxlen=PLANS_KEPT)
+        """the last ones, each with its generation"""
         self._names: dict[int, str] = {}
         self._facts = facts or PrekillFacts(boot_id, self.named, pins)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -74,6 +83,7 @@ class BpfKills:
         if len(self._names) > NAMES_MAX:
             self._names.clear()
         self._names.update({unit.cgroup_id: unit.name for unit in policy.units})
+        self._plans.append((self._generation(), policy))
         self._look_after(0.0)
 
     def close(self) -> None:
@@ -123,7 +133,11 @@ class BpfKills:
         told, position, waiting = self._facts.read()
         total, swap = self._memory() if told else (0, 0)
         decisions = [
-            replace(judged(one, lambda decision: lives(self._root, decision)), memory_total=total, swap_total=swap)
+            replace(
+                self._with_candidates(one, judged(one, lambda decision: lives(self._root, decision))),
+                memory_total=total,
+                swap_total=swap,
+            )
             for one in told
         ]
         try:
@@ -142,6 +156,16 @@ class BpfKills:
             self._wait(True)
         for decision in new:
             self._made(decision)
+
+    def _with_candidates(self, told: Told, decision: Decision) -> Decision:
+        """With what the plan said of each unit, if that plan was made while this process ran."""
+        policy = dict(self._plans).get(decision.plan_generation) if decision.plan_generation else None
+        if policy is None:
+            return decision
+        found = candidates(policy, told.domain, decision.victim_cgroup_id, decision.victim_memory_before)
+        if not found:
+            return decision
+        return replace(decision, candidates=found, extra={**decision.extra, "candidates_from": SOURCE})
 
     def _store_all(self, decisions: list[Decision]) -> list[Decision]:
         return [decision for decision in decisions if self._store.add(decision)]

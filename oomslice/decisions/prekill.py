@@ -49,6 +49,8 @@ class Told:
     position: int
     """where in the ring its KILL begins"""
     decision: Decision
+    domain: int = 0
+    """id of the cgroup that was short, OOMSLICE_PREKILL_MACHINE for the machine"""
     end: End | None = None
     complete: bool = False
 
@@ -73,7 +75,7 @@ class PrekillFacts(FactRing):
             fact = ffi.cast("struct oomslice_fact *", record)
             if fact.kind == lib.OOMSLICE_PREKILL_KILL and size >= ffi.sizeof("struct oomslice_prekill_kill"):
                 kill = ffi.cast("struct oomslice_prekill_kill *", record)
-                told[fact.kill_nsec] = Told(fact.kill_nsec, begin, self._begin(kill))
+                told[fact.kill_nsec] = Told(fact.kill_nsec, begin, self._begin(kill), kill.domain)
             # Without its KILL: that found no room, or has its decision since the last time.
             elif fact.kill_nsec in told and size >= ffi.sizeof("struct oomslice_prekill_ended"):
                 told[fact.kill_nsec].end = ended(ffi.cast("struct oomslice_prekill_ended *", record))

@@ -44,6 +44,7 @@ ENDED = frozenset({"freed", "kept"})
 VERDICTS = {
     "chosen": "chosen",
     "eligible": "eligible, came after the choice",
+    "planned": "may be chosen by the plan",
     "empty": "no process in it",
     "tried": "tried before in this shortage",
     "gone": "cgroup is gone",
@@ -53,6 +54,11 @@ VERDICTS = {
     "container": "holds other units, or goes with one",
     "outside": "not below the domain",
 }
+FROM_PLAN = (
+    "From the plan, not as the program in the kernel saw them: it names nobody but its choice, so memory and processes"
+    " of the others are not known."
+)
+"""Of a decision whose `extra` has "candidates_from": "plan"."""
 SCOPES = {
     "subtree": "with all units below it",
     "process": "its largest process alone",

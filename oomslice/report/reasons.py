@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from oomslice.decisions.record import Candidate, Decision
 
 OUT = {
+    "planned": "might have been chosen by the plan",
     "outside": "not below the domain",
     "container": "holds other units, or goes with one; those are the candidates",
     "self": "keeps the machine or oomslice itself going, so it is never chosen",
@@ -28,10 +29,17 @@ def reasons(decision: Decision) -> list[str]:
     return [_reason(candidate, chosen, able, decision) for candidate in decision.candidates]
 
 
+def from_plan(decision: Decision) -> bool:
+    """Whether the candidates are what the plan says of the units, and no more."""
+    return decision.extra.get("candidates_from") == "plan"
+
+
 def _reason(candidate: Candidate, chosen: Candidate | None, able: Sequence[Candidate], decision: Decision) -> str:
     if candidate not in able:
         return OUT.get(candidate.verdict, candidate.verdict)
     if candidate.verdict == "chosen":
+        if from_plan(decision):
+            return "chosen by the program in the kernel, by priority and size at that moment"
         other = next((item for item in able if item is not candidate), None)
         if other is None:
             return "the only one that might be chosen"

@@ -11,10 +11,10 @@ from typing import Any
 
 from oomslice.decisions.record import Decision, StepTaken
 from oomslice.decisions.sentence import amount_text, size
-from oomslice.decisions.words import ENDED, MOMENTS, VERDICTS
+from oomslice.decisions.words import ENDED, FROM_PLAN, MOMENTS, VERDICTS
 from oomslice.report.html import Markup, tag, unit
 from oomslice.report.model import Case, Report
-from oomslice.report.reasons import reasons
+from oomslice.report.reasons import from_plan, reasons
 from oomslice.report.scale import elapsed
 
 SETTINGS = (
@@ -104,14 +104,22 @@ def candidates(case: Case) -> Markup:
     )
     rows = []
     chosen = None
+    by_plan = from_plan(decision)
     for index, (candidate, reason) in enumerate(zip(decision.candidates, reasons(decision), strict=True)):
         if candidate.verdict == "chosen":
             chosen = index
         amount = f"{candidate.metric} pages" if decision.rank_by == "refault" else size(candidate.metric)
+        if by_plan and chosen != index:
+            amount = "-"
         verdict = candidate.verdict if candidate.verdict in VERDICTS else f"{candidate.verdict} (unknown)"
         name = unit(candidate.name or f"cgroup {candidate.cgroup_id}")
         rows.append((name, candidate.priority, amount, verdict, reason))
-    shown = table("Candidates in the order of the choice", columns, rows, marked=chosen)
+    shown = table(
+        "Candidates by priority" if by_plan else "Candidates in the order of the choice", columns, rows, marked=chosen
+    )
+    if by_plan:
+        note = f"{FROM_PLAN} Of all, {decision.candidates_total} could be chosen."
+        return tag("div", shown, tag("p", note, class_="soft"))
     more = decision.candidates_total - len(rows)
     if more > 0:
         note = tag("p", f"{more} more ranked behind these and are not in the record.", class_="soft")

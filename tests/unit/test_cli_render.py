@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from oomslice.cli import answers, decisions, explain, show, slices, standing, status
 from oomslice.cli.standing import standings
 from oomslice.cli.text import Terminal, display_width
+from oomslice.decisions.planned import PLANNED
 from oomslice.decisions.record import Candidate, Decision, StepTaken
 
 MIB = 1024**2
@@ -79,6 +80,23 @@ def test_show_marks_the_choice_among_the_candidates() -> None:
     assert marked[0].split() == ["→", "hog.service", "-200", "300", "MiB", "chosen"]
     assert any("database.service" in line and "eligible" in line for line in lines)
     assert "and 27 more" in shown(DECISION)
+
+
+def test_show_says_of_the_plans_candidates_no_more_than_the_plan_knew() -> None:
+    listed = (
+        Candidate("hog.service", 11, -200, 300 * MIB, "chosen"),
+        Candidate("database.service", 12, 100, 0, "planned"),
+        Candidate("sshd.service", 13, 0, 0, "protected"),
+    )
+    text = shown(replace(DECISION, carrier="bpf", candidates=listed, extra={"candidates_from": "plan"}))
+    marked = next(line for line in text.splitlines() if line.startswith("→"))
+    assert marked.split() == ["→", "hog.service", "-200", "300", "MiB", "chosen"]
+    other = next(line for line in text.splitlines() if "database.service" in line)
+    assert other.split() == ["database.service", "100", "-", "may", "be", "chosen", "by", "the", "plan"]
+    assert "not as the program in the kernel saw them" in text and "Of all, 30 could be chosen." in text
+    assert "which ranked behind these" not in text
+    unknown = shown(changed(carrier="bpf", candidates=()))
+    assert "Candidates are not known: 30 units could be chosen" in unknown
 
 
 def test_show_says_trigger_domain_figures_step_and_outcome() -> None:
@@ -538,4 +556,4 @@ def test_every_feature_of_the_core_is_explained() -> None:
 def test_every_verdict_and_outcome_of_the_core_has_words() -> None:
     core = pytest.importorskip("oomslice._core", reason="oomslice._core is not built")
     verdicts = {core.ffi.string(core.lib.oomslice_verdict_text(number)).decode() for number in range(10)}
-    assert set(show.VERDICTS) == verdicts
+    assert set(show.VERDICTS) == verdicts | {PLANNED}

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from oomslice._core import ffi, lib
-from oomslice.decisions import bpfkills
+from oomslice.decisions import bpfkills, planned
 from oomslice.decisions.bpfkills import BpfKills
 from oomslice.decisions.prekill import PrekillFacts, judged, lives
 from oomslice.decisions.record import Decision
@@ -269,6 +269,70 @@ def test_kills_are_stored_once_whoever_reads_them(tmp_path: Path, ring: Ring, mo
         other.kills.close()
 
     asyncio.run(run())
+
+
+def test_candidates_are_those_of_the_plan_that_the_program_had(
+    tmp_path: Path, ring: Ring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bpfkills, "SETTLE_S", 0.01)
+    old = policy(
+        unit("low.slice", 11),
+        unit("hog.service", 12, parent=1, priority=-300),
+        unit("dear.service", 13, priority=300),
+        unit("spared.service", 14, priority=-500, protected=True),
+        unit("init.scope", 15, self_=True),
+        unit("left.scope", 16, left_to_oomd=True),
+        unit("cheap.service", 17, parent=1, priority=-400),
+    )
+    new = policy(unit("young.service", 18))
+    generations = iter((9, 10, 10))
+
+    async def run() -> None:
+        scene = Scene(tmp_path, ring)
+        monkeypatch.setattr(scene.kills, "_generation", lambda: next(generations))
+        scene.kills.follow(old)
+        await asyncio.sleep(0.05)
+        # Of the plan before this one, as is usual: a kill makes a new one.
+        scene.kills.follow(new)
+        ring.prekill(5_000_000_000)
+        ring.ended(5_000_000_000)
+        ring.prekill(6_000_000_000, domain=11, reason=lib.OOMSLICE_PREKILL_LIMIT)
+        ring.ended(6_000_000_000)
+        scene.kills.follow(new)
+        await scene.until(2)
+        machine, limit = scene.made
+        assert machine.extra["candidates_from"] == "plan" and machine.plan_generation == 9
+        assert [(one.name, one.priority, one.metric, one.verdict) for one in machine.candidates] == [
+            ("hog.service", -300, 100 * MIB, "chosen"),
+            # That it comes first and was not chosen is for the reader: it may have had no process.
+            ("cheap.service", -400, 0, "planned"),
+            ("dear.service", 300, 0, "planned"),
+            ("spared.service", -500, 0, "protected"),
+            ("-.slice", 0, 0, "container"),
+            ("init.scope", 0, 0, "self"),
+            ("left.scope", 0, 0, "left-to-oomd"),
+            ("low.slice", 0, 0, "container"),
+        ]
+        assert machine.candidates_total == 4, "what the program counted stays"
+        assert [one.name for one in limit.candidates] == ["hog.service", "cheap.service", "low.slice"]
+        scene.kills.close()
+
+    asyncio.run(run())
+
+
+def test_nothing_is_said_of_candidates_where_the_plan_is_not_known(tmp_path: Path, ring: Ring) -> None:
+    plan = policy(unit("hog.service", 12))
+    ring.prekill(5_000_000_000)
+    ring.ended(5_000_000_000)
+    (told,), _, _ = reader(ring).read()
+    store = DecisionStore(tmp_path / "store", 10)
+    kills = BpfKills(str(tmp_path), store, BOOT, lambda decision: None)
+    for generation, known in ((9, True), (8, False)):
+        kills._plans.clear()
+        kills._plans.append((generation, plan))
+        said = kills._with_candidates(told, told.decision)
+        assert (bool(said.candidates), "candidates_from" in said.extra) == (known, known)
+    assert planned.candidates(plan, 99, 12, 0) == () == planned.candidates(plan, 1, 99, 0)
 
 
 def test_what_could_not_be_stored_stays_in_the_ring(

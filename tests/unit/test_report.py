@@ -170,6 +170,18 @@ def test_each_candidate_has_its_reason() -> None:
     assert "27 more ranked behind these" in shown
 
 
+def test_of_the_plans_candidates_no_more_is_said_than_the_plan_knew() -> None:
+    listed = (Candidate("hog.service", 1, 0, 9 << 20, "chosen"), Candidate("other.service", 2, 0, 0, "planned"))
+    made = dataclasses.replace(DECISION, carrier="bpf", candidates=listed, extra={"candidates_from": "plan"})
+    assert reasons(made) == [
+        "chosen by the program in the kernel, by priority and size at that moment",
+        "might have been chosen by the plan",
+    ]
+    shown = words(report(Case(made)))
+    assert "not as the program in the kernel saw them" in shown and "Of all, 30 could be chosen." in shown
+    assert "other.service 0 - planned" in shown and "hog.service 0 9.0 MiB chosen" in shown
+
+
 def test_a_reason_inside_one_priority_is_the_metric_and_then_the_age() -> None:
     def of(*candidates: Candidate, rank_by: str = "memory") -> list[str]:
         return reasons(dataclasses.replace(DECISION, candidates=candidates, rank_by=rank_by))

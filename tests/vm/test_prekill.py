@@ -121,8 +121,12 @@ def test_lowest_priority_dies_for_the_machine_while_nothing_else_runs(armed: Lab
     assert lab.victims() == ["batch.service"]
     assert lab.lives("important") and lab.machine.active("dear")
     assert prekill(lab)["hits"] == hits + 1 == carrier(lab)["Hits"]
+    listed = {name: (priority, verdict) for name, _, priority, _, verdict in decision["candidates"]}
+    assert decision["extra"]["candidates_from"] == "plan"
+    assert listed["batch.service"] == (-300, "chosen") and listed["dear.service"] == (300, "planned")
+    assert listed["important.service"] == (0, "planned") and listed["oomsliced.service"][1] == "self"
     shown = lab.machine.check(f"oomslicectl show {decision['id']}")
-    assert "a BPF program in the kernel" in shown
+    assert "a BPF program in the kernel" in shown and "may be chosen by the plan" in shown
 
 
 @pytest.mark.both_kernels
