@@ -39,8 +39,10 @@ def carrier(lab: Lab) -> dict[str, Any]:
 @pytest.fixture
 def armed(lab: Lab) -> Lab:
     """A lab in which the program runs and has the plan; kernels before 6.13 have not what it needs."""
-    if not prekill(lab)["active"]:
-        pytest.skip(f"this kernel cannot: {prekill(lab)['why']}")
+    said = prekill(lab)
+    if "this kernel has no function" in said.get("why", ""):
+        pytest.skip(f"this kernel cannot: {said['why']}")
+    assert said["active"], said
     return lab
 
 
@@ -163,7 +165,9 @@ def test_unit_of_many_processes_dies_as_a_whole(armed: Lab) -> None:
     lab.wait_planned(many=-100, important=0)
     run_out(lab, "many")
     decision = assert_prekilled(lab, "many", "-.slice", MACHINE)
-    assert decision["processes"] == 81
+    # With the first of them the others begin to die, and some are gone before they are come to.
+    assert 1 <= decision["processes"] <= 81
+    assert lab.machine.run("pgrep -x hog").out == ""
     assert lab.victims() == ["many.service"]
     assert lab.lives("important")
 
