@@ -85,7 +85,7 @@ MACHINE = ("memory-available", "last-moment")
 
 
 def wait_known(lab: Lab, path: str) -> None:
-    """Waits until the kernel would choose this unit for the machine: it has the plan a little after it is to be seen."""
+    """Waits until the kernel would choose this unit for the machine: it has the plan a little later than all others."""
     lab.machine.wait_for(f"{path} is the choice", lambda: chosen(lab)["path"] == path, 60, 0.3)
 
 
