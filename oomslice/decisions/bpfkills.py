@@ -162,7 +162,7 @@ class BpfKills:
         policy = dict(self._plans).get(decision.plan_generation) if decision.plan_generation else None
         if policy is None:
             return decision
-        found = candidates(policy, told.domain, decision.victim_cgroup_id, decision.victim_memory_before)
+        found = candidates(policy, told.domain, decision)
         if not found:
             return decision
         return replace(decision, candidates=found, extra={**decision.extra, "candidates_from": SOURCE})

@@ -8,7 +8,7 @@ and whether it was left alone after a kill is not known here, so nobody is said 
 from __future__ import annotations
 
 from oomslice._core import ffi, lib
-from oomslice.decisions.record import Candidate
+from oomslice.decisions.record import Candidate, Decision
 from oomslice.policy.model import Policy, PolicyUnit
 from oomslice.policy.rank import below_unit
 
@@ -18,29 +18,29 @@ PLANNED = "planned"
 """The verdict that no record of the core has: the plan lets it be chosen, and more is not known."""
 
 
-def candidates(policy: Policy, domain: int, victim: int, usage: int) -> tuple[Candidate, ...]:
-    """All units below `domain`, the victim first and then by priority, as many as a record of the core may have.
-
-    `domain` and `victim` are ids of cgroups; `usage` is what the victim had. Empty if the plan does not know them.
+def candidates(policy: Policy, domain: int, decision: Decision) -> tuple[Candidate, ...]:
+    """All units below `domain`, the id of a cgroup, the victim first and then by priority, as many as a record of the
+    core may have. The victim is as its record has it, also if it is younger than the plan. Empty if the plan does not
+    know the domain.
     """
     ids = {unit.cgroup_id: number for number, unit in enumerate(policy.units)}
     number = 0 if domain == lib.OOMSLICE_PREKILL_MACHINE else ids.get(domain)
-    if number is None or victim not in ids:
+    if number is None:
         return ()
-    below = below_unit(policy.units, number)
-    listed = [
-        Candidate(
-            name=unit.name,
-            cgroup_id=unit.cgroup_id,
-            priority=unit.priority,
-            metric=usage if unit.cgroup_id == victim else 0,
-            verdict=verdict_text(lib.OOMSLICE_VERDICT_CHOSEN) if unit.cgroup_id == victim else verdict(unit),
-        )
-        for unit, is_below in zip(policy.units, below, strict=True)
-        if is_below
+    chosen = Candidate(
+        name=decision.victim,
+        cgroup_id=decision.victim_cgroup_id,
+        priority=decision.victim_priority,
+        metric=decision.victim_memory_before,
+        verdict=verdict_text(lib.OOMSLICE_VERDICT_CHOSEN),
+    )
+    others = [
+        Candidate(unit.name, unit.cgroup_id, unit.priority, 0, verdict(unit))
+        for unit, is_below in zip(policy.units, below_unit(policy.units, number), strict=True)
+        if is_below and unit.cgroup_id != chosen.cgroup_id
     ]
-    listed.sort(key=lambda one: (one.cgroup_id != victim, one.verdict != PLANNED, one.priority, one.name))
-    return tuple(listed[: lib.OOMSLICE_RECORD_CANDIDATES])
+    others.sort(key=lambda one: (one.verdict != PLANNED, one.priority, one.name))
+    return (chosen, *others)[: lib.OOMSLICE_RECORD_CANDIDATES]
 
 
 def verdict(unit: PolicyUnit) -> str:

@@ -332,7 +332,14 @@ def test_nothing_is_said_of_candidates_where_the_plan_is_not_known(tmp_path: Pat
         kills._plans.append((generation, plan))
         said = kills._with_candidates(told, told.decision)
         assert (bool(said.candidates), "candidates_from" in said.extra) == (known, known)
-    assert planned.candidates(plan, 99, 12, 0) == () == planned.candidates(plan, 1, 99, 0)
+    assert planned.candidates(plan, 99, told.decision) == ()
+    # One that is younger than the plan was killed all the same.
+    young = planned.candidates(policy(unit("dear.service", 13)), lib.OOMSLICE_PREKILL_MACHINE, told.decision)
+    assert [(one.name, one.verdict) for one in young] == [
+        ("hog.service", "chosen"),
+        ("dear.service", "planned"),
+        ("-.slice", "container"),
+    ]
 
 
 def test_what_could_not_be_stored_stays_in_the_ring(
