@@ -121,7 +121,15 @@ __attribute__((noinline)) int consider(struct oomslice_seen *seen, struct oomsli
         return 0;
 }
 
-/* The counters of a cgroup, for it and all below it, in pages. Nothing where the memory controller is not on. */
+/*
+ * The counters of a cgroup, for it and all below it, in pages. Nothing where the memory controller is not on.
+ *
+ * Page cache is in them, other than in what the core goes by. The sum of it for a cgroup and all below (memcg->vmstats) is
+ * made every two seconds, or when somebody reads memory.stat, and in a shortage it falls within less: what was reclaimed
+ * since would be taken off what is left, the most from who had the most of it. The lengths of the lists are exact, but of
+ * one cgroup alone. Nor is there much of it: MemAvailable has at least half of all page cache in it and is at its limit, and
+ * a cgroup at its own limit has been searched in vain.
+ */
 static __always_inline void read_counters(struct cgroup *cgroup, __s64 *memoryp, __s64 *swapp) {
         __u64 offset = bpf_core_field_offset(struct cgroup, subsys) +
                        bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id) * sizeof(void *);

@@ -73,12 +73,17 @@ struct oomslice_chosen chosen;
 static const __u32 zero_key;
 
 #define COUNT_UP(field) ADD(field, 1)
-#define ADD(field, count)                                                                             \
-        do {                                                                                          \
-                struct oomslice_prekill_figures *figures_ = bpf_map_lookup_elem(&figures, &zero_key); \
-                if (figures_)                                                                         \
-                        __sync_fetch_and_add(&figures_->field, count);                                \
-        } while (0)
+#define ADD(field, count) add(offsetof(struct oomslice_prekill_figures, field) / sizeof(__u64), count)
+
+/* Functions here are not inlined where they are called from several places: each program has its own copy of all that it
+ * calls, and the kernel charges them by the page. */
+static __noinline int add(__u32 number, __u64 count) {
+        struct oomslice_prekill_figures *counted = bpf_map_lookup_elem(&figures, &zero_key);
+
+        if (counted && number < sizeof(*counted) / sizeof(__u64))
+                __sync_fetch_and_add((__u64 *)counted + number, count);
+        return 0;
+}
 
 /* The pulse, if anything is to be done at all. */
 static __always_inline struct oomslice_pulse *ready(void) {
@@ -88,13 +93,13 @@ static __always_inline struct oomslice_pulse *ready(void) {
         return said && !said->off && now && now->generation ? now : NULL;
 }
 
-static __always_inline void tell_end(const struct flight *flight, struct cgroup *cgroup, __u32 how) {
+static __noinline int tell_end(const struct flight *flight, struct cgroup *cgroup, __u32 how) {
         struct oomslice_policy_candidate left = {};
         struct oomslice_prekill_ended *end = bpf_ringbuf_reserve(&facts, sizeof(*end), 0);
 
         if (!end) {
                 COUNT_UP(lost);
-                return;
+                return 0;
         }
         end->fact.kind = OOMSLICE_PREKILL_END;
         end->fact.reserved = 0;
@@ -108,6 +113,7 @@ static __always_inline void tell_end(const struct flight *flight, struct cgroup 
         end->usage = left.usage;
         end->free = OF_ZONES(NR_FREE_PAGES) << MEMORY_PAGE_SHIFT;
         bpf_ringbuf_submit(end, 0);
+        return 0;
 }
 
 /* The core chooses nobody for the machine until then. */
