@@ -8,6 +8,7 @@
 #include "reuse.h"
 
 #include <bpf/bpf.h>
+#include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <limits.h>
@@ -139,4 +140,46 @@ bool oomslice_reuse_pin_own(const struct oomslice_loaded *loaded, const char *pi
         bpf_object__for_each_map(map, loaded->object) if (!is_shared(map) && !bpf_map__is_internal(map) &&
                                                           !pin(loaded, map, pins, why)) return false;
         return true;
+}
+
+/* What a variable of the programs begins with, or NULL. The compiler puts those that begin with 0 there. */
+static void *variable(const struct bpf_object *object, const char *name, size_t size) {
+        struct btf *btf = bpf_object__btf(object);
+        int id = btf ? btf__find_by_name_kind(btf, ".bss", BTF_KIND_DATASEC) : -1;
+        const struct btf_type *section = id < 0 ? NULL : btf__type_by_id(btf, (__u32)id);
+        const struct btf_var_secinfo *place = section ? btf_var_secinfos(section) : NULL;
+        struct bpf_map *map;
+
+        for (int i = 0; section && i < btf_vlen(section); i++, place++) {
+                const struct btf_type *type = btf__type_by_id(btf, place->type);
+
+                if (!type || place->size != size || strcmp(btf__name_by_offset(btf, type->name_off), name) != 0)
+                        continue;
+                bpf_object__for_each_map(map, object) {
+                        size_t all;
+                        char *bytes;
+
+                        if (!bpf_map__is_internal(map) || !strstr(bpf_map__name(map), ".bss"))
+                                continue;
+                        /* Once it is loaded, the memory that the programs have. const before libbpf 1.5. */
+                        bytes = (char *)bpf_map__initial_value(map, &all);
+                        if (bytes && place->offset + size <= all)
+                                return bytes + place->offset;
+                }
+        }
+        return NULL;
+}
+
+void oomslice_reuse_count(const struct oomslice_loaded *loaded) {
+        struct bpf_map *map = bpf_object__find_map_by_name(loaded->object, "flights");
+        __u32 *counter = variable(loaded->object, "in_flight", sizeof(*counter)), count = 0;
+        __u64 key, *previous = NULL;
+
+        if (!map || !counter)
+                return;
+        while (bpf_map_get_next_key(bpf_map__fd(map), previous, &key) == 0) {
+                previous = &key;
+                count++;
+        }
+        *counter = count;
 }

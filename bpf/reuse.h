@@ -17,3 +17,6 @@ bool oomslice_reuse_pin_shared(const struct oomslice_loaded *loaded, const char 
                                char why[static OOMSLICE_WHY_MAX]);
 bool oomslice_reuse_pin_own(const struct oomslice_loaded *loaded, const char *pins,
                             char why[static OOMSLICE_WHY_MAX]);
+/* Before they are attached in the place of others: prekill has a variable with the number of entries in a map that it goes on
+ * with (flight.h). */
+void oomslice_reuse_count(const struct oomslice_loaded *loaded);
