@@ -153,7 +153,8 @@ static void *variable(const struct bpf_object *object, const char *name, size_t 
         for (int i = 0; section && i < btf_vlen(section); i++, place++) {
                 const struct btf_type *type = btf__type_by_id(btf, place->type);
 
-                if (!type || place->size != size || strcmp(btf__name_by_offset(btf, type->name_off), name) != 0)
+                if (!type || place->size != size ||
+                    strcmp(btf__name_by_offset(btf, type->name_off), name) != 0)
                         continue;
                 bpf_object__for_each_map(map, object) {
                         size_t all;

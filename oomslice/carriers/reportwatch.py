@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Says when oomslice-bpf has left a new report, by inotify: an administrator may load programs, or put a policy in force, by
-hand, and no unit changes then. What the report says is for the carriers to read."""
+"""Says when oomslice-bpf has left a new report, by inotify: an administrator may load programs, or put a policy in force,
+by hand, and no unit changes then. What the report says is for the carriers to read."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ReportWatch:
     """Calls `changed()` in the running event loop whenever the report was replaced or removed."""
 
     def __init__(self, changed: Callable[[], None], report: Path = REPORT) -> None:
-        """Must be made in a running event loop. Where the directory cannot be watched, that is logged and all there is to it."""
+        """Must be made in a running event loop. Where the directory cannot be watched, that is logged and no more."""
         self._changed = changed
         self._name = os.fsencode(report.name)
         libc = ctypes.CDLL(None, use_errno=True)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""An administrator's own policy in the programs that choose, inside this machine's own kernel where that lets programs in.
-Those that kill with one are for the machines of tests/vm."""
+"""An administrator's own policy in the programs that choose, inside this machine's own kernel where that lets programs
+in. Those that kill with one are for the machines of tests/vm."""
 
 from __future__ import annotations
 

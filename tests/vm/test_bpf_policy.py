@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""A BPF policy of the administrator in all programs that choose: in the answers of `choose`, and in the kills of prekill while
-nothing else of oomslice runs. What is refused and what is kept is tested in tests/core, on any kernel."""
+"""A BPF policy of the administrator in all programs that choose: in the answers of `choose`, and in the kills of prekill
+while nothing else of oomslice runs. What is refused and what is kept is tested in tests/core, on any kernel."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,8 +67,7 @@ def test_the_example_has_a_say_in_every_program_that_chooses(lab: Lab, choosers:
     assert (status["name"], status["active"], status["carriers"]) == (name, True, choosers)
     lab.machine.check(f"{OOMSLICE_BPF} policy --remove")
     assert choose(lab, "/test.slice")["path"] == "/test.slice/least.service"
-    for program in choosers:
-        lab.machine.wait_for("the bus knows", lambda p=program: "policy" not in carriers(lab)[f"bpf-{p}"]["Detail"], 30)
+    lab.machine.wait_for("the bus knows", lambda: "policy" not in str(carriers(lab)), 30, 0.3)
 
 
 @pytest.mark.both_kernels
@@ -82,7 +80,9 @@ def test_the_service_keeps_it_and_says_so_if_it_cannot(lab: Lab, choosers: list[
     for verb in ("reload", "restart"):
         lab.machine.check(f"systemctl {verb} {SERVICE}", timeout=120)
         assert wait_chosen(lab, "/test.slice/small.service")["by_policy"]
-        assert lab.machine.check(f"{OOMSLICE_BPF} policy").startswith(f"{policy.name}: in force in {' '.join(choosers)} ")
+        assert lab.machine.check(f"{OOMSLICE_BPF} policy").startswith(
+            f"{policy.name}: in force in {' '.join(choosers)} "
+        )
     assert lab.machine.check(f"stat -c '%a %U' {KEPT} {KEPT}/{policy.name}").split() == ["755", "root", "644", "root"]
     # As if the verifier of another kernel had another opinion.
     bad = written(tmp_path, "bad", "return *(volatile int *)candidate->cgroup_id;")
@@ -136,9 +136,7 @@ def test_prekill_takes_whom_the_policy_wants_at_a_limit_while_nothing_else_runs(
 
 
 @pytest.mark.both_kernels
-def test_prekill_skips_whom_the_policy_skips_for_the_machine(
-    armed: Lab, choosers: list[str], tmp_path: Path
-) -> None:
+def test_prekill_skips_whom_the_policy_skips_for_the_machine(armed: Lab, choosers: list[str], tmp_path: Path) -> None:
     lab = armed
     lab.drop_in("spared.service", "Priority=-300")
     lab.drop_in("batch.service", "Priority=-100")
@@ -156,9 +154,7 @@ def test_prekill_skips_whom_the_policy_skips_for_the_machine(
 
 
 @pytest.mark.both_kernels
-def test_policies_come_and_go_while_a_slice_is_at_its_limit(
-    armed: Lab, choosers: list[str], tmp_path: Path
-) -> None:
+def test_policies_come_and_go_while_a_slice_is_at_its_limit(armed: Lab, choosers: list[str], tmp_path: Path) -> None:
     """Programs are exchanged while they are in use: nobody is killed for that, and nothing is left in the kernel."""
     lab = armed
     policy = written(tmp_path, "counts", COUNTS, COUNTER)
@@ -175,5 +171,4 @@ def test_policies_come_and_go_while_a_slice_is_at_its_limit(
     lab.machine.wait_for("nothing is left", lambda: lab.machine.check(count) == before, 30, 0.5)
     assert lab.machine.active("reader")
     assert (lab.victims(), lab.kernel_killed()) == ([], 0)
-    with contextlib.suppress(Exception):
-        lab.machine.check("rm -f /var/tmp/mine")
+    lab.machine.check("systemctl stop reader.service; rm -f /var/tmp/mine")
