@@ -329,13 +329,13 @@ bool oomslice_carrier_exchange(const struct oomslice_loaded *loaded, const char 
         bpf_object__for_each_map(map,
                                  loaded->object) if (r == 0 && bpf_map__type(map) == BPF_MAP_TYPE_STRUCT_OPS)
                 r = oomslice_pins_remove_one(directory, "map", bpf_map__name(map));
-        if (r == 0) {
-                oomslice_reuse_count(loaded);
-                if (attach_all(loaded, pins, directory, why))
-                        return true;
-        } else
-                oomslice_refuse_step(why, "removing what is pinned in", directory, r);
-        oomslice_pins_remove(directory);
+        if (r < 0)
+                return oomslice_refuse_step(why, "removing what is pinned in", directory, r);
+        oomslice_reuse_count(loaded);
+        if (attach_all(loaded, pins, directory, why))
+                return true;
+        oomslice_pins_remove_kind(directory, "link");
+        oomslice_pins_remove_kind(directory, "program");
         return false;
 }
 

@@ -73,7 +73,7 @@ bool oomslice_carrier_load(const struct oomslice_carrier *carrier, const struct 
 /* Attaches and pins what was loaded below the directory `pins`, where nothing of this carrier is. False: nothing is. */
 bool oomslice_carrier_attach(const struct oomslice_loaded *loaded, const char *pins,
                              char why[static OOMSLICE_WHY_MAX]);
-/* Attaches and pins it in the place of what runs. False: nothing of the carrier runs any more. */
+/* Attaches and pins it in the place of what runs. False: of the carrier its maps are left, for another try. */
 bool oomslice_carrier_exchange(const struct oomslice_loaded *loaded, const char *pins,
                                char why[static OOMSLICE_WHY_MAX]);
 void oomslice_carrier_forget(struct oomslice_loaded *loaded);

@@ -135,6 +135,13 @@ bool oomslice_kept_replace(const char *directory, const struct oomslice_policy_f
         return error == 0 || oomslice_refuse_step(why, "keeping it in", directory, error);
 }
 
+void oomslice_kept_forget(const char *directory) {
+        char path[PATH_MAX];
+
+        if (join(path, directory, new_file) && unlink(path) == 0)
+                rmdir(directory); /* if nothing was kept before */
+}
+
 bool oomslice_kept_remove(const char *directory, char why[static OOMSLICE_WHY_MAX]) {
         int error = remove_others(directory, NULL);
 

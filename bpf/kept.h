@@ -21,5 +21,7 @@ bool oomslice_kept_write(const char *directory, const struct oomslice_policy_fil
                          char why[static OOMSLICE_WHY_MAX]);
 bool oomslice_kept_replace(const char *directory, const struct oomslice_policy_file *file,
                            char why[static OOMSLICE_WHY_MAX]);
+/* Forgets what was written. */
+void oomslice_kept_forget(const char *directory);
 /* Removes what is kept, and what was written; then the directory. */
 bool oomslice_kept_remove(const char *directory, char why[static OOMSLICE_WHY_MAX]);

@@ -28,6 +28,8 @@ enum { TARGETS_MAX = 8 };
 /* Programs that take the place of those that run. */
 static struct oomslice_loaded targets[TARGETS_MAX];
 static size_t targets_count;
+/* Why they could not be attached. */
+static char whys[TARGETS_MAX][OOMSLICE_WHY_MAX];
 
 static void forget_targets(void) {
         while (targets_count > 0)
@@ -63,7 +65,7 @@ static bool load_targets(const struct oomslice_places *places, const struct ooms
         return good;
 }
 
-/* Puts them where the others were. False: `why` is of the first that could not be attached, and it runs no more. */
+/* Puts them where the others were. False: some could not be attached, and run no more; `said` has why of the first. */
 static bool exchange_targets(const struct oomslice_places *places, struct oomslice_report_policy *said) {
         char directory[PATH_MAX];
         bool good = true;
@@ -77,27 +79,34 @@ static bool exchange_targets(const struct oomslice_places *places, struct oomsli
         if (r < 0)
                 return oomslice_refuse_step(said->why, "removing", directory, r);
         for (size_t i = 0; i < targets_count; i++) {
-                char why[OOMSLICE_WHY_MAX];
+                const char *name = targets[i].carrier->name;
 
-                if (oomslice_carrier_exchange(&targets[i], places->pins, why))
-                        oomslice_load_note_carrier(said, targets[i].carrier->name);
-                else {
-                        if (good)
-                                snprintf(said->why, sizeof(said->why), "%s: %.400s", targets[i].carrier->name,
-                                         why);
+                whys[i][0] = '\0';
+                if (oomslice_carrier_exchange(&targets[i], places->pins, whys[i]))
+                        oomslice_load_note_carrier(said, name);
+                else if (good) {
                         good = false;
+                        snprintf(said->why, sizeof(said->why), "%s: %.400s", name, whys[i]);
                 }
         }
         return good;
 }
 
-/* What is said of carriers stays as it was. NULL: there is no policy. */
+/* Of the targets that were exchanged last. */
+static const char *why_not(const char *name) {
+        for (size_t i = 0; i < targets_count; i++)
+                if (whys[i][0] && strcmp(targets[i].carrier->name, name) == 0)
+                        return whys[i];
+        return NULL;
+}
+
+/* What is said of other carriers stays as it was. NULL: there is no policy. */
 static int write_report(const struct oomslice_places *places, const struct oomslice_report_policy *said) {
         FILE *report = oomslice_report_begin(places->report);
         int r = report ? 0 : -errno;
 
         if (report) {
-                oomslice_report_add_carriers(report, places->report);
+                oomslice_report_add_carriers(report, places->report, why_not);
                 if (said)
                         oomslice_report_add_policy(report, said);
                 r = oomslice_report_end(report, places->report);
@@ -105,14 +114,14 @@ static int write_report(const struct oomslice_places *places, const struct oomsl
         return r < 0 ? oomslice_say_failed("%s: cannot be written: %s", places->report, strerror(-r)) : 0;
 }
 
-/* Programs that could not be attached run no more; those without the policy may be. */
+/* Some programs could not be attached. Those without a policy may be; those that cannot run no more. */
 static int put_failed(const struct oomslice_places *places, struct oomslice_report_policy *said) {
         struct oomslice_report_policy without = {0};
 
-        forget_targets();
         said->in_force = false;
         said->carriers[0] = '\0';
         oomslice_load_note_time(said);
+        forget_targets();
         if (load_targets(places, NULL, without.why))
                 exchange_targets(places, &without);
         write_report(places, said);
@@ -142,6 +151,7 @@ int oomslice_policy_put(const struct oomslice_places *places, const char *path) 
         }
         snprintf(said.name, sizeof(said.name), "%s", file.name);
         if (!exchange_targets(places, &said)) {
+                oomslice_kept_forget(places->policies);
                 r = put_failed(places, &said);
                 goto out;
         }
@@ -159,20 +169,23 @@ out:
 
 int oomslice_policy_remove(const struct oomslice_places *places) {
         struct oomslice_report_policy said = {0};
+        bool known = oomslice_report_find_policy(places->report, &said);
         int r = 0;
 
         oomslice_refuse_listen();
-        if (!oomslice_kept_remove(places->policies, said.why))
-                return oomslice_say_failed("%s", said.why);
-        if (!oomslice_report_find_policy(places->report, &said))
-                return 0;
         said.why[0] = '\0';
-        if (said.in_force && !(load_targets(places, NULL, said.why) && exchange_targets(places, &said)))
-                r = oomslice_say_failed(
-                        "%s: %s. systemctl restart oomslice-bpf.service loads all programs anew", said.name,
-                        said.why);
+        if ((known && said.in_force && !load_targets(places, NULL, said.why)) ||
+            !oomslice_kept_remove(places->policies, said.why)) {
+                forget_targets();
+                return oomslice_say_failed("%s. What was in force before stays", said.why);
+        }
+        if (!exchange_targets(places, &said))
+                r = oomslice_say_failed("%s. systemctl restart oomslice-bpf.service loads all programs anew",
+                                        said.why);
+        if (known && write_report(places, NULL) != 0)
+                r = 1;
         forget_targets();
-        return r ? r : write_report(places, NULL);
+        return r;
 }
 
 static void time_text(uint64_t usec, char text[static 32]) {

@@ -72,15 +72,19 @@ static bool next_line(FILE *report, char line[static LINE_SIZE], char *fields[st
         return true;
 }
 
-void oomslice_report_add_carriers(FILE *report, const char *path) {
+void oomslice_report_add_carriers(FILE *report, const char *path, const char *(*why_not)(const char *name)) {
         char line[LINE_SIZE], *fields[FIELDS];
         FILE *earlier = fopen(path, "re");
 
         if (!earlier)
                 return;
-        while (next_line(earlier, line, fields))
+        while (next_line(earlier, line, fields)) {
+                const char *why = why_not(fields[0]);
+
                 if (strcmp(fields[0], policy_name) != 0)
-                        oomslice_report_add(report, fields[0], strcmp(fields[1], "active") == 0, fields[2]);
+                        oomslice_report_add(report, fields[0], !why && strcmp(fields[1], "active") == 0,
+                                            why ? why : fields[2]);
+        }
         fclose(earlier);
 }
 

@@ -26,8 +26,8 @@ FILE *oomslice_report_begin(const char *path);
 void oomslice_report_add(FILE *report, const char *name, bool active, const char *why);
 /* Adds a line: "policy", "active" or "inactive", why not, the name of its file, when, and who has it. */
 void oomslice_report_add_policy(FILE *report, const struct oomslice_report_policy *policy);
-/* Adds what an earlier report says of carriers. */
-void oomslice_report_add_carriers(FILE *report, const char *path);
+/* Adds what an earlier report says of carriers, but those of which `why_not` has a sentence why they run no more (else NULL). */
+void oomslice_report_add_carriers(FILE *report, const char *path, const char *(*why_not)(const char *name));
 /* Puts the new report in the place of the old one. 0 or -errno. */
 int oomslice_report_end(FILE *report, const char *path);
 /* Why a carrier was not loaded, empty if the report does not say. False: there is no report. */

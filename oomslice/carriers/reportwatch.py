@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Says when oomslice-bpf has left a new report, by inotify: an administrator may load programs, or put a policy in force,
-by hand, and no unit changes then. What the report says is for the carriers to read."""
+"""Says when oomslice-bpf has left a new report, by inotify: an administrator may load programs, or put a policy in
+force, by hand, and no unit changes then. What the report says is for the carriers to read."""
 
 from __future__ import annotations
 

@@ -210,12 +210,12 @@ def test_files_that_are_no_policies_are_refused(kernel: Kernel, tmp_path: Path) 
     assert kernel.policy(str(tmp_path / "none.o")).returncode == 1
     assert kernel.policy("/etc/passwd").returncode == 1
     assert kernel.policy(str(tmp_path)).returncode == 1
-    for size in range(0, len(whole), 97):
+    for size in range(0, len(whole), 397):
         good.write_bytes(whole[:size])
         said = kernel.policy(str(good))
         assert said.returncode == 1 and STAYS in said.stderr, said
     # Each byte of the header, and of what it leads to, may be anything; no answer is a crash.
-    for offset in [*range(64), *range(len(whole) - 1000, len(whole), 13)]:
+    for offset in [*range(4, 64, 2), *range(len(whole) - 1000, len(whole), 29)]:
         good.write_bytes(whole[:offset] + bytes([whole[offset] ^ 0xFF]) + whole[offset + 1 :])
         assert kernel.policy(str(good)).returncode in (0, 1), offset
     stripped = subprocess.run(["llvm-objcopy", "--remove-section=.BTF", good, good], check=False)
@@ -253,6 +253,24 @@ def test_a_kept_policy_that_is_refused_leaves_the_programs_without_one(kernel: K
     (kernel.policies / "second.o").unlink()
     kernel.load()
     assert kernel.status()["policy"]["active"]
+
+
+def test_programs_that_cannot_be_exchanged_are_said_to_run_no_more(kernel: Kernel, tmp_path: Path) -> None:
+    policy = written(tmp_path, "counts", COUNTS, COUNTER)
+    pin = kernel.pins / "choice" / "program-who"
+    pin.unlink()
+    pin.mkdir()
+    said = kernel.policy(str(policy))
+    assert said.returncode == 1
+    assert f"{policy.name}: choice: removing what is pinned in {pin.parent}: " in said.stderr
+    assert "No policy is in force" in said.stderr
+    status = kernel.status()
+    assert (status["policy"]["name"], status["policy"]["active"]) == (policy.name, False)
+    assert "choice\tinactive\tremoving what is pinned in " in kernel.report.read_text()
+    assert not kernel.policies.exists()
+    pin.rmdir()
+    assert kernel.load() == "choice: active"
+    assert kernel.status()["policy"] is None
 
 
 def test_no_program_is_left_over_after_many_policies(kernel: Kernel, tmp_path: Path) -> None:

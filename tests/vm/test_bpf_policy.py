@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""A BPF policy of the administrator in all programs that choose: in the answers of `choose`, and in the kills of prekill
-while nothing else of oomslice runs. What is refused and what is kept is tested in tests/core, on any kernel."""
+"""A BPF policy of the administrator in all programs that choose: in the answers of `choose`, and in the kills of
+prekill while nothing else of oomslice runs. What is refused and what is kept is tested in tests/core, on any kernel."""
 
 from __future__ import annotations
 
