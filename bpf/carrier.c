@@ -104,9 +104,9 @@ static bool attach_point(const struct btf *btf, const char *section, char why[st
 }
 
 /* Programs by the beginning of their names: those that run once, before any other; those that only hold an allocation up,
- * of which there are many, on functions that a compiler may do away with; and those that note something which the next run
- * notes as well. What the last two miss says nothing. */
-static const char finding[] = "find_", waiting[] = "wait_", noting[] = "note_";
+ * of which there are many; those that see the last moment, which is also told by what went before; and those that note
+ * something which the next run notes as well. What the last three miss says nothing. */
+static const char finding[] = "find_", waiting[] = "wait_", last[] = "last_", noting[] = "note_";
 
 static bool is_named(const struct bpf_program *program, const char *beginning) {
         return strncmp(bpf_program__name(program), beginning, strlen(beginning)) == 0;
@@ -123,9 +123,10 @@ static bool possible(const struct oomslice_carrier *carrier, struct bpf_object *
         bpf_object__for_each_program(program, object) {
                 if (attach_point(btf, bpf_program__section_name(program), why))
                         continue;
-                if (!is_named(program, waiting))
+                if (!is_named(program, waiting) && !is_named(program, last))
                         return false;
-                /* The rest does without: the kernel may be quicker then. */
+                /* They are on functions that a compiler may do away with. The rest does without: the kernel may be
+                 * quicker then. */
                 bpf_program__set_autoload(program, false);
                 why[0] = '\0';
         }
@@ -175,7 +176,8 @@ static bool attach(struct bpf_object *object, const char *directory, char why[st
                         /* The pin holds it now, if there is one. */
                         bpf_link__destroy(link);
                 }
-                if (r == 0 && !is_named(program, waiting) && !is_named(program, noting))
+                if (r == 0 && !is_named(program, waiting) && !is_named(program, last) &&
+                    !is_named(program, noting))
                         r = oomslice_pins_pin(directory, "program", name, bpf_program__fd(program),
                                               OOMSLICE_PINS_PROGRAM_MODE);
                 if (r < 0)

@@ -2,13 +2,12 @@
 #pragma once
 /*
  * Holds an allocation that would go on to the kernel's killer, while a victim is dying: then it finds memory when it looks
- * once more. It turns round on the processor, since nothing here may sleep; not for longer than WAIT_NS after the kill.
+ * once more. It turns round on the processor, since nothing here may sleep; not for longer than a victim has to die.
  */
 #include "flight.h"
 #include "memory.h"
 
-#define WAIT_NS (400 * MS)
-enum { POLLS_MAX = 1 << 22 };
+enum { POLLS_MAX = 1 << 23 }; /* no loop may be longer */
 
 enum { NEAR_PAGES = 64 }; /* an allocation is charged in batches of so many */
 
@@ -52,12 +51,12 @@ static __always_inline void hold(__u64 domain, __u64 memcg) {
 
         flight = bpf_map_lookup_elem(&flights, &domain);
         if (flight)
-                wait.until_nsec = flight->dry ? 0 : flight->kill_nsec + WAIT_NS;
+                wait.until_nsec = flight->dry ? 0 : flight->kill_nsec + DEADLINE_NS;
         else if (!memcg) {
                 /* A victim of the core. */
                 beat = bpf_map_lookup_elem(&pulse, &zero_key);
                 busy = beat ? beat->busy_until_nsec : 0;
-                wait.until_nsec = busy < now + WAIT_NS ? busy : now + WAIT_NS;
+                wait.until_nsec = busy < now + DEADLINE_NS ? busy : now + DEADLINE_NS;
         }
         if (wait.until_nsec <= now || is_dying())
                 return;

@@ -29,6 +29,7 @@
 #include "memory.h"
 #include "rounds.h"
 #include "sigkill.h"
+#include "young.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -42,6 +43,7 @@ enum {
         /* __GFP_RETRY_MAYFAIL and __GFP_NORETRY: who may fail is nobody that the kernel kills for. Read ahead and huge pages
          * are among them. */
         MAY_FAIL = 1 << 14 | 1 << 16,
+        ORDER_MAX = 3, /* PAGE_ALLOC_COSTLY_ORDER: nor does it kill for more pages in one piece */
 };
 
 /* Where nobody may be chosen, and until when that is taken as known. */
@@ -169,8 +171,25 @@ int BPF_PROG(judge_early) {
         return 0;
 }
 
+/* By thread: it allocates what it may do without, so the kernel kills nobody for it. */
+struct {
+        __uint(type, BPF_MAP_TYPE_LRU_HASH);
+        __uint(max_entries, 1024);
+        __type(key, __u32);
+        __type(value, __u8);
+} lenient SEC(".maps");
+
 SEC("tp_btf/mm_vmscan_direct_reclaim_begin")
-int BPF_PROG(judge_begin) {
+int BPF_PROG(judge_begin, unsigned int one, unsigned int other) {
+        /* Kernels differ in which comes first. Flags that let reclaim in are larger than any order. */
+        __u32 id = bpf_get_current_pid_tgid(), order = one < other ? one : other,
+              gfp_mask = one < other ? other : one;
+        __u8 yes = 1;
+
+        if (order > ORDER_MAX || gfp_mask & MAY_FAIL)
+                bpf_map_update_elem(&lenient, &id, &yes, BPF_ANY);
+        else if (bpf_map_lookup_elem(&lenient, &id))
+                bpf_map_delete_elem(&lenient, &id);
         judge_machine(false);
         return 0;
 }
@@ -197,6 +216,23 @@ SEC("tp_btf/mm_vmscan_direct_reclaim_end")
 int BPF_PROG(judge_end, unsigned long reclaimed) {
         if (ready())
                 judge_machine(is_last(reclaimed));
+        return 0;
+}
+
+struct alloc_context;
+
+/* The kernel has given up: this is the last thing that it tries before its own killer (should_reclaim_retry). Where a
+ * compiler has done away with the function, the rounds that were counted have to do. */
+SEC("fentry/unreserve_highatomic_pageblock")
+int BPF_PROG(last_moment, const struct alloc_context *context, bool force) {
+        __u32 id = bpf_get_current_pid_tgid();
+        struct memory memory = {};
+
+        if (!force || !ready() || bpf_map_lookup_elem(&lenient, &id) || is_dying() || !measure(&memory) ||
+            memory.free > memory.reserve)
+                return 0;
+        judge_machine(true);
+        hold(OOMSLICE_PREKILL_MACHINE, 0);
         return 0;
 }
 

@@ -39,7 +39,6 @@ struct {
         __u32 largest_pid; /* with KillScope=process: whom alone */
         __u64 largest_pages;
         __u32 headless; /* processes whose first thread has ended before the others */
-        __u32 dying;    /* had the signal before */
 } hunt;
 
 static __always_inline bool is_below(struct task_struct *task) {
@@ -100,11 +99,22 @@ static __always_inline int send(struct task_struct *task) {
         return r;
 }
 
-static __always_inline void signal_one(struct oomslice_prekill_kill *record, struct task_struct *task) {
-        __u32 pid = task->tgid, at;
+static __always_inline void list(struct oomslice_prekill_kill *record, __u32 pid) {
+        __u32 at = record->pids_count;
 
+        record->signalled++;
+        if (at < OOMSLICE_PREKILL_PIDS) {
+                record->pids[at] = pid;
+                record->pids_count = at + 1;
+        }
+}
+
+static __always_inline void signal_one(struct oomslice_prekill_kill *record, struct task_struct *task,
+                                       __u32 which) {
         if (BPF_CORE_READ(task, signal, flags) & SIGNAL_GROUP_EXIT) {
-                hunt.dying++;
+                /* Children may have the signal of their parent's death, which was on another processor meanwhile. */
+                if (which == KILL_ALL_PROCESSES)
+                        list(record, task->tgid);
                 return;
         }
         if (BPF_CORE_READ(task, flags) & PF_EXITING) {
@@ -115,12 +125,7 @@ static __always_inline void signal_one(struct oomslice_prekill_kill *record, str
                 record->failed++;
                 return;
         }
-        record->signalled++;
-        at = record->pids_count;
-        if (at < OOMSLICE_PREKILL_PIDS) {
-                record->pids[at] = pid;
-                record->pids_count = at + 1;
-        }
+        list(record, task->tgid);
 }
 
 /* With `weigh` nobody is signalled: the largest one is found. */
@@ -142,7 +147,7 @@ static __noinline int walk(struct oomslice_prekill_kill *record, __u32 which, bo
                                 hunt.largest_pid = task->tgid;
                         }
                 } else if (!hunt.largest_pid || (__u32)task->tgid == hunt.largest_pid)
-                        signal_one(record, task);
+                        signal_one(record, task, which);
         }
         bpf_iter_task_destroy(&iterator);
         return 0;
@@ -154,7 +159,6 @@ static __always_inline void kill_unit(struct oomslice_prekill_kill *record, __u3
         hunt.largest_pid = 0;
         hunt.largest_pages = 0;
         hunt.headless = 0;
-        hunt.dying = 0;
         if (record->scope == OOMSLICE_SCOPE_PROCESS) {
                 walk(record, KILL_ALL_PROCESSES, true);
                 if (!hunt.largest_pid)

@@ -61,7 +61,7 @@ struct oomslice_prekill_kill {
         uint32_t eligible;
         /* 1: an administrator's own program said "kill" of it. */
         uint32_t wanted;
-        /* Processes that have the signal, and those that the kernel let nobody signal. */
+        /* Processes that have the signal, from here or from a parent's death, and those that the kernel let nobody signal. */
         uint32_t signalled;
         uint32_t failed;
         /* Whose allocation it was. */

@@ -2,8 +2,9 @@
 #pragma once
 /*
  * What the BPF programs know of a cgroup: the value of the map "slices" (BPF_MAP_TYPE_CGRP_STORAGE, bpf/maps.h), written
- * through a cgroup's descriptor whenever the plan changes, and freed by the kernel with the cgroup. Those that the plan does
- * not name have no value: they belong to the nearest ancestor that has one.
+ * through a cgroup's descriptor whenever the plan changes, and freed by the kernel with the cgroup. Those inside
+ * a unit have no value: they belong to the nearest ancestor that has one. Those that are younger than the plan get one from a
+ * program (bpf/young.h).
  */
 #include <stdint.h>
 

@@ -138,8 +138,10 @@ class Machine:
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=self._directory
         )
         self._connect(started + BOOT_TIMEOUT)
+        # Before its bus is there systemctl fails, too.
         self.check(
-            "until systemctl is-system-running --quiet --wait || [ $? = 1 ]; do sleep 0.2; done", timeout=BOOT_TIMEOUT
+            "until systemctl is-system-running --wait | grep -qx 'running\\|degraded'; do sleep 0.2; done",
+            timeout=BOOT_TIMEOUT,
         )
         self.boot_seconds = time.monotonic() - started
 

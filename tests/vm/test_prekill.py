@@ -39,8 +39,10 @@ def carrier(lab: Lab) -> dict[str, Any]:
 @pytest.fixture
 def armed(lab: Lab) -> Lab:
     """A lab in which the program runs and has the plan; kernels before 6.13 have not what it needs."""
-    if not prekill(lab)["active"]:
-        pytest.skip(f"this kernel cannot: {prekill(lab)['why']}")
+    said = prekill(lab)
+    if "this kernel has no function" in said.get("why", ""):
+        pytest.skip(f"this kernel cannot: {said['why']}")
+    assert said["active"], said
     return lab
 
 
@@ -82,6 +84,16 @@ def assert_prekilled(lab: Lab, unit: str, domain: str, triggers: tuple[str, ...]
 MACHINE = ("memory-available", "last-moment")
 
 
+def wait_known(lab: Lab, path: str) -> None:
+    """Waits until the kernel would choose this unit for the machine: it has the plan a little later than all others."""
+    lab.machine.wait_for(f"{path} is the choice", lambda: chosen(lab)["path"] == path, 60, 0.3)
+
+
+def chosen(lab: Lab, path: str = "") -> dict[str, Any]:
+    said: dict[str, Any] = json.loads(lab.machine.check(f"{OOMSLICE_BPF} --json choose {path}"))
+    return said
+
+
 def run_out(lab: Lab, unit: str) -> None:
     """Lets the hogs grow that wait, until the unit is dead."""
     with nobody_else(lab):
@@ -108,16 +120,16 @@ def test_lowest_priority_dies_for_the_machine_while_nothing_else_runs(armed: Lab
     lab = armed
     lab.drop_in("batch.service", "Priority=-300")
     lab.drop_in("dear.service", "Priority=300")
-    lab.start_service("batch", 150)
+    lab.start_service("batch", 250)
     lab.start_service("important", 100)
-    # It grows beyond what there is, and stops at what there is once the other is gone.
+    # It grows beyond what there is, and stops far from that once the other is gone.
     lab.start_hog("dear", rate=100, max_mb=lab.machine.available_mb() + 40, ahead=160, wait_for="go")
     lab.wait_planned(batch=-300, important=0, dear=300)
     hits = prekill(lab)["hits"]
     run_out(lab, "batch")
     decision = assert_prekilled(lab, "batch", "-.slice", MACHINE)
     assert decision["victim_priority"] == -300
-    assert decision["victim_memory_before"] > 140 << 20
+    assert decision["victim_memory_before"] > 240 << 20
     assert lab.victims() == ["batch.service"]
     assert lab.lives("important") and lab.machine.active("dear")
     assert prekill(lab)["hits"] == hits + 1 == carrier(lab)["Hits"]
@@ -153,7 +165,9 @@ def test_unit_of_many_processes_dies_as_a_whole(armed: Lab) -> None:
     lab.wait_planned(many=-100, important=0)
     run_out(lab, "many")
     decision = assert_prekilled(lab, "many", "-.slice", MACHINE)
-    assert decision["processes"] == 81
+    # With the first of them the others begin to die, and some are gone before they are come to.
+    assert 1 <= decision["processes"] <= 81
+    assert lab.machine.run("pgrep -x hog").out == ""
     assert lab.victims() == ["many.service"]
     assert lab.lives("important")
 
@@ -182,6 +196,7 @@ def test_eight_allocators_at_once_with_swap(armed: Lab) -> None:
     for number in range(8):
         lab.start_hog(f"hog-{number}", rate=60, max_mb=400, ahead=400, slice="hogs.slice", wait_for="go")
     lab.wait_planned(important=0, **{"hogs.slice": -100})
+    wait_known(lab, "/hogs.slice")
     with nobody_else(lab):
         lab.go()
         lab.machine.wait_for(
@@ -218,6 +233,7 @@ def test_last_moment_comes_before_the_kernels_killer_though_the_core_answers(arm
     for number in range(hogs):
         lab.start_hog(f"hog-{number}", rate=0, ahead=400, slice="hogs.slice", wait_for="go")
     lab.wait_planned(important=0, **{"hogs.slice": -100})
+    wait_known(lab, "/hogs.slice")
     with nobody_else(lab):
         answer_forever(lab)
         lab.go()
@@ -226,6 +242,35 @@ def test_last_moment_comes_before_the_kernels_killer_though_the_core_answers(arm
     assert_prekilled(lab, "hogs.slice", "-.slice", ("last-moment",))
     assert lab.victims() == ["hogs.slice"]
     assert lab.lives("important")
+
+
+@pytest.mark.both_kernels
+def test_units_younger_than_the_plan_are_known(armed: Lab) -> None:
+    lab = armed
+    lab.drop_in("young.slice", "Priority=-200")
+    lab.drop_in("dear.service", "Priority=300")
+    lab.start_service("old", 10, slice="young.slice")
+    lab.start_service("dear", 150)
+    lab.start_service("important", 100)
+    lab.wait_planned(old=-200, dear=300, important=0)
+    wait_known(lab, "/young.slice/old.service")
+    with nobody_else(lab):
+        # One that is started anew has what it had, another one what its slice hands down.
+        lab.machine.check("systemctl restart dear.service")
+        lab.start_hog("hog", rate=60, slice="young.slice", wait_for="go")
+        lab.start_hog("deep", rate=0, max_mb=20, slice="young-deep.slice")
+        known = chosen(lab, "/young.slice/hog.service")
+        assert (known["result"], known["priority"]) == ("chosen", -200)
+        known = chosen(lab, "/young.slice/young-deep.slice")
+        assert (known["path"], known["priority"]) == ("/young.slice/young-deep.slice/deep.service", -200)
+        known = chosen(lab, "/system.slice/dear.service")
+        assert (known["result"], known["priority"]) == ("chosen", 300)
+        lab.go()
+        wait_emptied(lab, "hog", "young.slice")
+    decision = assert_prekilled(lab, "hog", "-.slice", MACHINE)
+    assert decision["victim_priority"] == -200
+    assert lab.victims() == ["hog.service"]
+    assert lab.lives("dear") and lab.lives("important") and lab.lives("old")
 
 
 @pytest.mark.both_kernels
