@@ -9,12 +9,15 @@
 #define _GNU_SOURCE
 #include "policycommand.h"
 
+#include <bpf/bpf.h>
 #include <bpf/btf.h>
+#include <bpf/libbpf.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "carrier.h"
 #include "kept.h"
@@ -65,6 +68,38 @@ static bool load_targets(const struct oomslice_places *places, const struct ooms
         return good;
 }
 
+static const char hits_map[] = "policy_hits";
+
+/* It is another policy from now on. */
+static void set_hits(void) {
+        struct bpf_map *map =
+                targets_count ? bpf_object__find_map_by_name(targets[0].object, hits_map) : NULL;
+        __u64 none = 0;
+        __u32 zero = 0;
+
+        if (map)
+                (void)bpf_map_update_elem(bpf_map__fd(map), &zero, &none, BPF_ANY);
+}
+
+/* What is pinned of it; 0 if nothing is. */
+static uint64_t read_hits(const struct oomslice_places *places) {
+        char directory[PATH_MAX], path[PATH_MAX];
+        __u64 hits = 0;
+        __u32 zero = 0;
+        int fd;
+
+        if (snprintf(directory, sizeof(directory), "%s/%s", places->pins, oomslice_reuse_shared) >=
+                    (int)sizeof(directory) ||
+            !oomslice_pins_path(path, directory, "map", hits_map))
+                return 0;
+        fd = bpf_obj_get(path);
+        if (fd >= 0) {
+                (void)bpf_map_lookup_elem(fd, &zero, &hits);
+                close(fd);
+        }
+        return hits;
+}
+
 /* Puts them where the others were. False: some could not be attached, and run no more; `said` has why of the first. */
 static bool exchange_targets(const struct oomslice_places *places, struct oomslice_report_policy *said) {
         char directory[PATH_MAX];
@@ -78,6 +113,7 @@ static bool exchange_targets(const struct oomslice_places *places, struct oomsli
         r = oomslice_pins_remove(directory);
         if (r < 0)
                 return oomslice_refuse_step(said->why, "removing", directory, r);
+        set_hits();
         for (size_t i = 0; i < targets_count; i++) {
                 const char *name = targets[i].carrier->name;
 
@@ -204,7 +240,8 @@ int oomslice_policy_show(const struct oomslice_places *places) {
                 puts("no policy is in force: units are chosen by priority and size");
         else if (said.in_force) {
                 time_text(said.usec, since);
-                printf("%s: in force in %s since %s\n", said.name, said.carriers, since);
+                printf("%s: in force in %s since %s; hits %" PRIu64 "\n", said.name, said.carriers, since,
+                       read_hits(places));
         } else
                 printf("%s: not in force: %s\n", said.name, said.why);
         return oomslice_say_all();
@@ -229,5 +266,5 @@ void oomslice_policy_print_json(const struct oomslice_places *places) {
                 oomslice_say_json(one);
                 separator = ", ";
         }
-        fputs("]}", stdout);
+        printf("], \"hits\": %" PRIu64 "}", said.in_force ? read_hits(places) : 0);
 }

@@ -20,7 +20,7 @@
 #include "pins.h"
 
 const char oomslice_reuse_shared[] = "shared", oomslice_reuse_policy[] = "policy";
-static const char *const shared_maps[] = {"slices", "pulse", "signs"};
+static const char *const shared_maps[] = {"slices", "pulse", "signs", "policy_hits"};
 
 static bool is_shared(const struct bpf_map *map) {
         for (size_t i = 0; i < sizeof(shared_maps) / sizeof(shared_maps[0]); i++)

@@ -101,8 +101,12 @@ def test_what_a_policy_wants_killed_comes_first_and_it_is_asked_once_for_each(ke
     answer = kernel.choose(kernel.tree.mount)
     assert (answer["cgroup_id"], answer["by_policy"]) == (units[2].cgroup_id, True)
     assert asked(kernel) == 3
+    assert kernel.status()["policy"]["hits"] == 1
+    # Here it leaves the choice to the plan.
     kernel.choose(kernel.tree.root / "mid.service")
     assert asked(kernel) == 4
+    assert kernel.status()["policy"]["hits"] == 1
+    assert kernel.policy().stdout.endswith("; hits 1\n")
 
 
 def test_programs_with_a_policy_go_on_with_what_the_others_had(kernel: Kernel, tmp_path: Path) -> None:
@@ -146,6 +150,7 @@ def test_a_policy_is_kept_and_is_there_after_each_load(kernel: Kernel, tmp_path:
     assert [path.name for path in kernel.policies.iterdir()] == [other.name]
     assert not (kernel.pins / "policy" / "map-asked").exists()
     assert kernel.choose(kernel.tree.mount)["skipped"] == 2
+    assert kernel.status()["policy"]["hits"] == 1
     assert kernel.policy("--remove").returncode == 0
     kernel.load()
     assert kernel.status()["policy"] is None

@@ -125,7 +125,8 @@ def test_prekill_takes_whom_the_policy_wants_at_a_limit_while_nothing_else_runs(
         lab.go()
         wait_emptied(lab, "wanted", "jail.slice")
     decision = assert_prekilled(lab, "wanted", "jail.slice", ("memory-limit",))
-    assert decision["victim_priority"] == 7
+    assert (decision["victim_priority"], decision["extra"]["policy"]) == (7, "kill")
+    assert "your BPF policy wanted it first" in lab.machine.check(f"oomslicectl show {decision['id']}")
     assert lab.victims() == ["wanted.service"]
     assert lab.machine.active("cheap") and lab.machine.active("dear")
     # One map for all programs: what prekill was asked is counted there, and what choice is comes on top of it, once.
@@ -149,6 +150,7 @@ def test_prekill_skips_whom_the_policy_skips_for_the_machine(armed: Lab, chooser
     run_out(lab, "batch")
     decision = assert_prekilled(lab, "batch", "-.slice", MACHINE)
     assert decision["victim_priority"] == -100
+    assert json.loads(lab.machine.check(f"{OOMSLICE_BPF} status --json"))["policy"]["hits"] >= 1
     assert lab.victims() == ["batch.service"]
     assert lab.lives("spared") and lab.machine.active("dear")
 
@@ -166,7 +168,7 @@ def test_policies_come_and_go_while_a_slice_is_at_its_limit(armed: Lab, choosers
     lab.start("reader", f"/bin/sh -c '{reads}'", slice="tight.slice")
     count = "bpftool prog list | grep -c ^[0-9]; bpftool map list | grep -c ^[0-9]; bpftool link list | grep -c ^[0-9]"
     before = lab.machine.check(count)
-    for _ in range(5):
+    for _ in range(3):
         lab.machine.check(f"{OOMSLICE_BPF} policy /run/{policy.name} && {OOMSLICE_BPF} policy --remove", timeout=120)
     lab.machine.wait_for("nothing is left", lambda: lab.machine.check(count) == before, 30, 0.5)
     assert lab.machine.active("reader")
