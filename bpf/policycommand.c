@@ -16,6 +16,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -100,10 +101,24 @@ static uint64_t read_hits(const struct oomslice_places *places) {
         return hits;
 }
 
+/* What is pinned is for the group that the rest is for, whoever calls. Returns what it was before. */
+static gid_t take_group(const struct oomslice_places *places) {
+        char directory[PATH_MAX];
+        gid_t before = getegid();
+        struct stat st;
+
+        if (snprintf(directory, sizeof(directory), "%s/%s", places->pins, oomslice_reuse_shared) <
+                    (int)sizeof(directory) &&
+            stat(directory, &st) == 0)
+                (void)!setegid(st.st_gid);
+        return before;
+}
+
 /* Puts them where the others were. False: some could not be attached, and run no more; `said` has why of the first. */
 static bool exchange_targets(const struct oomslice_places *places, struct oomslice_report_policy *said) {
         char directory[PATH_MAX];
         bool good = true;
+        gid_t group;
         int r;
 
         said->carriers[0] = '\0';
@@ -114,6 +129,7 @@ static bool exchange_targets(const struct oomslice_places *places, struct oomsli
         if (r < 0)
                 return oomslice_refuse_step(said->why, "removing", directory, r);
         set_hits();
+        group = take_group(places);
         for (size_t i = 0; i < targets_count; i++) {
                 const char *name = targets[i].carrier->name;
 
@@ -125,6 +141,7 @@ static bool exchange_targets(const struct oomslice_places *places, struct oomsli
                         snprintf(said->why, sizeof(said->why), "%s: %.400s", name, whys[i]);
                 }
         }
+        (void)!setegid(group);
         return good;
 }
 

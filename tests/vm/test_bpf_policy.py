@@ -60,6 +60,8 @@ def test_the_example_has_a_say_in_every_program_that_chooses(lab: Lab, choosers:
     lab.machine.check(f"bpftool map update pinned {smallest} key 0 0 0 0 value 0 0 0 4 0 0 0 0")
     answer = choose(lab, "/test.slice")
     assert (answer["result"], answer["skipped"]) == ("nobody", 3)
+    # Whoever puts it in force, what is pinned is for the same readers.
+    assert set(lab.machine.check("find /run/oomslice/bpf/*/* -printf '%g\\n'").split()) == {"oomslice"}
     for program in choosers:
         wait_told(lab, f"bpf-{program}", f"; it asks the policy {name}")
     assert carriers(lab)["bpf-choice"]["Active"]
