@@ -2,7 +2,7 @@
 """What the reserve is worth: storms in the test machine with reserves of several sizes.
 
 `python -m tests.bench.reserve_bench PACKAGE --sizes 0 4 16 64` prints one table per size and kind of storm. The machine
-has 2 GiB and no swap. A storm is a unit that grows as fast as it can: as one process, or as eight. "late": limits are
+has 2 GiB, no swap and a steady clock. A storm is a unit that grows as fast as it can: as one process, or as eight. "late": limits are
 so low that the memory is gone when the decision is made; there the reserve is all that the kernel has left.
 """
 
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str]) -> int:
     base = image(say)
     disk = installed_disk(base, options.package, say)
     found: dict[str, dict[str, list[float]]] = {}
-    with Machine(base, base.kernels[0], disk=disk, memory_mb=2048) as machine:
+    with Machine(base, base.kernels[0], disk=disk, memory_mb=2048, steady=True) as machine:
         machine.put("/etc/systemd/system/low.slice.d/50-oomslice.conf", "[X-OOMSlice]\nPriority=-200\n")
         machine.check("systemctl daemon-reload")
         machine.wait_for("oomslice is armed", Lab(machine).armed, PATIENCE, 0.5)

@@ -60,6 +60,10 @@ class Machine:
 
     `disk` is the root disk: nothing is written to it for good unless `keep` is set. `swap_mb` adds a swap disk,
     /dev/vdc, which is not used until somebody says swapon.
+
+    With `steady` its clock goes by instructions, one nanosecond each on both processors together, and by the real one
+    only while both wait. So nothing that this machine does besides gets into what is timed inside, and the times are
+    those of a slow processor, not those of an emulator. It takes two to five times as long.
     """
 
     def __init__(
@@ -72,6 +76,7 @@ class Machine:
         swap_mb: int = 0,
         keep: bool = False,
         kernel_arguments: str = "",
+        steady: bool = False,
     ) -> None:
         self.base = base
         self.kernel = kernel
@@ -80,6 +85,7 @@ class Machine:
         self.swap_mb = swap_mb
         self.keep = keep
         self.kernel_arguments = kernel_arguments
+        self.steady = steady
         self.boot_seconds = 0.0
         self._has_turn = False
         self._directory = Path(tempfile.mkdtemp(prefix="oomslice-vm-"))
@@ -121,7 +127,7 @@ class Machine:
         own = "/" in self.kernel
         kernel, initrd = (Path(self.kernel), Path(f"{self.kernel}.initrd")) if own else self.base.kernel(self.kernel)
         command = [
-            *("qemu-system-x86_64", "-accel", _accelerator(), "-cpu", "max", "-smp", "2", "-m", str(self.memory_mb)),
+            *("qemu-system-x86_64", *_accelerator(self.steady), "-cpu", "max", "-smp", "2", "-m", str(self.memory_mb)),
             *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none"),
             *("-kernel", os.fspath(kernel), "-append", self._kernel_command_line()),
             *(("-initrd", os.fspath(initrd)) if initrd.exists() else ()),
@@ -435,11 +441,13 @@ def making() -> Iterator[None]:
         yield
 
 
-def _accelerator() -> str:
+def _accelerator(steady: bool) -> tuple[str, ...]:
     """Software emulation, which runs everywhere. QEMU before 8 breaks kernels of 7.x with more than one thread."""
+    if steady:
+        return "-accel", "tcg,thread=single", "-icount", "shift=0,sleep=on"
     said = subprocess.run(["qemu-system-x86_64", "--version"], check=True, capture_output=True, text=True).stdout
     match = re.search(r"version (\d+)", said)
-    return "tcg,thread=multi" if match and int(match[1]) >= 8 else "tcg,thread=single"
+    return "-accel", "tcg,thread=multi" if match and int(match[1]) >= 8 else "tcg,thread=single"
 
 
 def programs_disk() -> Path:

@@ -50,7 +50,7 @@ class Stage:
     def __init__(self, base: Image, disk: Path, kernel: str, candidate: Candidate, swap: str) -> None:
         self.candidate = candidate
         self.swap = swap
-        self.machine = Machine(base, kernel, disk=disk, memory_mb=MEMORY_MB, swap_mb=SWAP_MB)
+        self.machine = Machine(base, kernel, disk=disk, memory_mb=MEMORY_MB, swap_mb=SWAP_MB, steady=True)
         self.calm_mb = 0
         self.pids: dict[str, int] = {}
         self._last_kill = 0.0
