@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,15 @@ def identities(kernel: Kernel, kind: str) -> dict[str, int]:
     return {f"{path.parent.name}/{path.name}": bpftool(what, "show", "pinned", path)["id"] for path in paths}
 
 
+def becomes(condition: Callable[[], bool]) -> bool:
+    """Whether it is so after a while: the kernel lets go of what nobody has any more in its own time."""
+    for _ in range(100):
+        if condition():
+            return True
+        time.sleep(0.1)
+    return False
+
+
 def test_the_example_has_a_say_and_its_map_is_read_while_it_is_in_force(kernel: Kernel, tmp_path: Path) -> None:
     low, high = kernel.unit("low.service", -5), kernel.unit("high.service", 5)
     kernel.follow([low, high], 1)
@@ -124,7 +133,7 @@ def test_programs_with_a_policy_go_on_with_what_the_others_had(kernel: Kernel, t
     assert kernel.policy("--remove").returncode == 0
     assert identities(kernel, "map") == maps
     # Nothing is left in the kernel of the policy, or of the programs before it.
-    assert {program["id"] for program in bpftool("prog", "show")}.isdisjoint(with_policy.values())
+    assert becomes(lambda: {one["id"] for one in bpftool("prog", "show")}.isdisjoint(with_policy.values()))
 
 
 def test_a_policy_is_kept_and_is_there_after_each_load(kernel: Kernel, tmp_path: Path) -> None:
@@ -294,12 +303,7 @@ def test_no_program_is_left_over_after_many_policies(kernel: Kernel, tmp_path: P
     assert kernel.policy(str(counts)).returncode == 0
     assert left() >= 1
     assert kernel.policy("--remove").returncode == 0
-    # The kernel lets go of what nobody has any more in its own time.
-    for _ in range(100):
-        if not left():
-            break
-        time.sleep(0.1)
-    assert left() == 0
+    assert becomes(lambda: left() == 0)
 
 
 def test_the_policy_is_linked_into_each_program_that_chooses(build: Path, tmp_path: Path) -> None:
