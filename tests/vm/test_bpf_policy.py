@@ -29,13 +29,13 @@ def choosers(lab: Lab) -> Iterator[list[str]]:
     """Names of the programs here that ask a policy; none is in force before and after."""
     assert json.loads(lab.machine.check(f"{OOMSLICE_BPF} status --json"))["policy"] is None
     yield ["choice", *(["prekill"] if prekill(lab)["active"] else [])]
-    lab.machine.check(f"{OOMSLICE_BPF} policy --remove; rm -f /run/*.o")
+    lab.machine.check(f"{OOMSLICE_BPF} policy --remove; rm -f /run/*.o", timeout=300)
 
 
 def put(lab: Lab, policy: Path) -> str:
     """Puts it in force; what was said."""
     lab.machine.put(f"/run/{policy.name}", policy.read_bytes())
-    return lab.machine.check(f"{OOMSLICE_BPF} policy /run/{policy.name}")
+    return lab.machine.check(f"{OOMSLICE_BPF} policy /run/{policy.name}", timeout=300)
 
 
 def wait_told(lab: Lab, carrier: str, text: str, key: str = "Detail") -> None:
@@ -68,7 +68,7 @@ def test_the_example_has_a_say_in_every_program_that_chooses(lab: Lab, choosers:
     assert carriers(lab)["bpf-choice"]["Active"]
     status = json.loads(lab.machine.check(f"{OOMSLICE_BPF} status --json"))["policy"]
     assert (status["name"], status["active"], status["carriers"]) == (name, True, choosers)
-    lab.machine.check(f"{OOMSLICE_BPF} policy --remove")
+    lab.machine.check(f"{OOMSLICE_BPF} policy --remove", timeout=300)
     assert choose(lab, "/test.slice")["path"] == "/test.slice/least.service"
     lab.machine.wait_for("the bus knows", lambda: "policy" not in str(carriers(lab)), 30, 0.3)
 
@@ -81,7 +81,7 @@ def test_the_service_keeps_it_and_says_so_if_it_cannot(lab: Lab, choosers: list[
     policy = written(tmp_path, "kill", body)
     put(lab, policy)
     for verb in ("reload", "restart"):
-        lab.machine.check(f"systemctl {verb} {SERVICE}", timeout=120)
+        lab.machine.check(f"systemctl {verb} {SERVICE}", timeout=300)
         assert wait_chosen(lab, "/test.slice/small.service")["by_policy"]
         assert lab.machine.check(f"{OOMSLICE_BPF} policy").startswith(
             f"{policy.name}: in force in {' '.join(choosers)} "
@@ -90,7 +90,7 @@ def test_the_service_keeps_it_and_says_so_if_it_cannot(lab: Lab, choosers: list[
     # As if the verifier of another kernel had another opinion.
     bad = written(tmp_path, "bad", "return *(volatile int *)candidate->cgroup_id;")
     lab.machine.put(f"{KEPT}/{policy.name}", bad.read_bytes())
-    lab.machine.check(f"systemctl reload {SERVICE}", timeout=120)
+    lab.machine.check(f"systemctl reload {SERVICE}", timeout=300)
     assert not wait_chosen(lab, "/test.slice/least.service")["by_policy"]
     said = lab.machine.check(f"{OOMSLICE_BPF} policy")
     assert said.startswith(f"{policy.name}: not in force: loading choice: ") and "the verifier says: " in said
@@ -178,7 +178,7 @@ def test_policies_come_and_go_while_a_slice_is_at_its_limit(armed: Lab, choosers
     lab = armed
     policy = written(tmp_path, "counts", COUNTS, COUNTER)
     put(lab, policy)
-    lab.machine.check(f"{OOMSLICE_BPF} policy --remove")
+    lab.machine.check(f"{OOMSLICE_BPF} policy --remove", timeout=300)
     lab.write("/etc/systemd/system/tight.slice", "[Slice]\nMemoryMax=60M\nMemorySwapMax=0\n")
     lab.daemon_reload()
     reads = "truncate -s 200M /var/tmp/mine; while :; do cat /var/tmp/mine >/dev/null; done"
