@@ -25,6 +25,7 @@ from oomslice.carriers.model import Carrier
 from oomslice.carriers.oom_ops import OomOpsCarrier
 from oomslice.carriers.oomd import OomdCarrier
 from oomslice.carriers.prekill import PrekillCarrier
+from oomslice.carriers.reportwatch import ReportWatch
 from oomslice.carriers.score_adj import DEFAULT_SOCKET as SCORES_SOCKET
 from oomslice.carriers.score_adj import ScoreAdjCarrier
 from oomslice.carriers.slices import SliceValues
@@ -110,7 +111,7 @@ class Daemon:
             self._observe,
             BpfCarrier("signs", SIGNS, acts=False, problem=lambda: self._core.maps_error),
             self._prekill,
-            BpfCarrier("choice", CHOICE, acts=False, problem=lambda: self._slices.error),
+            BpfCarrier("choice", CHOICE, acts=False, chooses=True, problem=lambda: self._slices.error),
             OomOpsCarrier(),
             self._oomd,
         )
@@ -152,6 +153,7 @@ class Daemon:
             self._oomd.kills, self._store, self._owners.named, self._oomd_missed, self._journal_error
         )
         self._watch = CgroupWatch(self._tree, self.units_changed)
+        self._reports = ReportWatch(self.units_changed)
         self._changed = asyncio.Event()
         self._stored = asyncio.Event()
         self._full = True
@@ -392,6 +394,7 @@ class Daemon:
             carrier.close()
         self._slices.close()
         self._watch.close()
+        self._reports.close()
         await self._bus.stop()
         await self._units.close()
         await self._planner.close()
