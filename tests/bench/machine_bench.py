@@ -104,8 +104,8 @@ def storms(
     during: str = "",
     meanwhile: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
 ) -> Iterator[Figure]:
-    """Kills the same hog again and again and reads the times from the records. `during` says what else goes on, which is
-    what `meanwhile` begins and ends."""
+    """Kills the same hog again and again and reads the times from the records. `during` says what else goes on, and
+    `meanwhile` begins and ends that."""
     signal: list[float] = []
     back: list[float] = []
     for run in range(runs):
@@ -129,7 +129,8 @@ def storms(
 def flooded(machine: Machine, runs: int) -> Iterator[Figure]:
     """The same while a user calls the daemon as often as the bus lets him; and how often that is.
 
-    He is stopped between the storms: on an emulated machine he keeps the bus so busy that our own questions take minutes.
+    He stands still between the storms: on an emulated machine he keeps the bus so busy that our own questions take
+    minutes.
     """
     counters = "/run/bench-flood"
     machine.put("/opt/flood.py", FLOOD.read_text())
