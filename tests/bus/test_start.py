@@ -23,7 +23,7 @@ FOR_SETTINGS = frozenset({"dataclasses", "inspect", "yaml", "oomslice.settings",
 """What reading unit files and YAML needs."""
 FOR_THE_CHOICE = FOR_SETTINGS | {"oomslice._core"}
 FOR_A_RECORD = frozenset({"dataclasses", "inspect"})
-FOR_SYSTEMCTL = frozenset({"subprocess", "oomslice._core"})
+FOR_THE_KERNEL = frozenset({"oomslice._core"})
 SPY = """
 import sys
 class Spy:
@@ -63,7 +63,7 @@ async def imported(address: str, *arguments: str, before: str = "") -> set[str]:
     [
         *((call, frozenset[str]()) for call in ("status", "slices", "decisions", "explain", "metrics", "top --once")),
         ("show", FOR_A_RECORD),
-        ("doctor", FOR_SYSTEMCTL),
+        ("doctor", FOR_THE_KERNEL),
     ],
 )
 def test_with_a_daemon_a_verb_imports_what_it_needs(bus: PrivateBus, call: str, allowed: frozenset[str]) -> None:

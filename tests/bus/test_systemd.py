@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from oomslice.cli import systemd
+from oomslice.cli.checkup import systemd as checkup_systemd
 from oomslice.errors import UnitsError
 from oomslice.units.model import UnitSnapshot
 from tests.unit.fake_systemd import FakeSystemd, FakeUnit, needs_dbus_daemon, private_bus, systemd_on_bus
@@ -94,3 +95,40 @@ def test_without_a_systemd_or_a_bus_it_is_said_so(tmp_path: Path, monkeypatch: p
         asyncio.run(main())
     with pytest.raises(UnitsError, match=r"systemd cannot be asked: the message bus .* cannot be reached"):
         systemd.snapshot()
+
+
+def test_properties_are_written_as_systemctl_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    units = [
+        FakeUnit("a.slice", "/a.slice", properties={"MemoryMin": 4096, "NeedDaemonReload": True}),
+        FakeUnit("b.service", "/b.service"),
+    ]
+    names = ("NeedDaemonReload", "ControlGroup", "MemoryMin", "MemoryMax", "NoSuchProperty")
+
+    async def main() -> dict[str, dict[str, str]]:
+        async with private_bus(tmp_path) as address, systemd_on_bus(address, units) as fake:
+            monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
+            fake.unknown.add("NoSuchProperty")
+            return await asyncio.to_thread(checkup_systemd.show, ["a.slice", "b.service", "gone.socket"], names)
+
+    assert asyncio.run(main()) == {
+        "a.slice": {
+            "NeedDaemonReload": "yes",
+            "ControlGroup": "/a.slice",
+            "MemoryMin": "4096",
+            "MemoryMax": "infinity",
+        },
+        "b.service": {
+            "NeedDaemonReload": "no",
+            "ControlGroup": "/b.service",
+            "MemoryMin": "0",
+            "MemoryMax": "infinity",
+        },
+        "gone.socket": {},
+    }
+    with pytest.raises(OSError, match="cannot be reached"):
+        checkup_systemd.show(["b.service"], names)
+
+
+def test_paths_of_units_are_escaped_as_systemd_does() -> None:
+    assert checkup_systemd.object_path("oomslice-core.service").endswith("/unit/oomslice_2dcore_2eservice")
+    assert checkup_systemd.object_path("1a.slice").endswith("/unit/_31a_2eslice")

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from oomslice.cli import systemctl
 from oomslice.cli.checkup.finding import Files, Finding, Verdict
+from oomslice.cli.checkup.systemd import show
 from oomslice.cli.text import clean, plural, size
 
 GROUP = "services"
@@ -16,26 +16,14 @@ DAEMON = "oomsliced.service"
 ACTIONS = "oomslice-actions.socket"
 UNITS = (CORE, DAEMON, ACTIONS, SLICE)
 PROPERTIES = (
-    *("Id", "LoadState", "ActiveState", "SubState", "UnitFileState", "MainPID", "NRestarts", "NeedDaemonReload"),
+    *("LoadState", "ActiveState", "SubState", "UnitFileState", "MainPID", "NRestarts", "NeedDaemonReload"),
     *("ControlGroup", "MemoryMin", "MemoryHigh", "MemoryMax", "MemorySwapMax"),
 )
 LIMITS = ("MemoryHigh", "MemoryMax", "MemorySwapMax")
 INFINITY = "infinity"
-SYSTEMCTL_TIMEOUT_SEC = 10
 
 Show = Callable[[Sequence[str], Sequence[str]], Mapping[str, Mapping[str, str]]]
 """Units, properties -> unit -> property -> value. Raises OSError, saying why systemd did not answer."""
-
-
-def show(units: Sequence[str], properties: Sequence[str]) -> dict[str, dict[str, str]]:
-    """What systemctl says. Raises OSError."""
-    import subprocess
-
-    try:
-        answers = systemctl.show(units, properties, SYSTEMCTL_TIMEOUT_SEC)
-    except subprocess.TimeoutExpired as error:
-        raise OSError(f"systemctl did not answer within {SYSTEMCTL_TIMEOUT_SEC} s") from error
-    return {values["Id"]: values for values in answers if values.get("Id")}
 
 
 def findings(files: Files, ask: Show = show) -> Iterator[Finding]:
