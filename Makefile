@@ -37,6 +37,10 @@ test-vm-all: build ## as test-vm, every scenario on both kernels, 50 shortages i
 deb: setup ## dist/oomslice_VERSION_ARCH.deb, built in a trixie root
 	@tools/build-deb
 
+.PHONY: deb-lint
+deb-lint: setup ## the same, with lintian's opinion of it, in a root that has lintian; fails on errors and warnings
+	@tools/build-deb --lintian
+
 .PHONY: bench
 bench: build ## the figures: times, memory, wakeups; half an hour (BENCH="--units 50 --json FILE": less, and as JSON)
 	@$(PYTHON) -m tests.bench $(BENCH)

@@ -10,6 +10,7 @@
 
 struct bpf_object;
 struct btf;
+struct oomslice_policy_file;
 
 struct oomslice_carrier {
         const char *name;
@@ -36,10 +37,46 @@ struct oomslice_carrier_figures {
 /* The carriers in the order in which they are loaded; ends with a name of NULL. */
 extern const struct oomslice_carrier oomslice_carriers[];
 
-/* Loads, attaches and pins all programs of it below the directory `pins`. False: nothing of it is left, and `why` has a
- * sentence for people. `btf` are the types of the running kernel, NULL if it has none. */
-bool oomslice_carrier_load(const struct oomslice_carrier *carrier, const struct btf *btf, const char *pins,
-                           char why[static OOMSLICE_WHY_MAX]);
+/* Programs that the kernel has taken and that are attached to nothing yet. */
+struct oomslice_loaded {
+        const struct oomslice_carrier *carrier;
+        /* NULL: they were not taken. */
+        struct bpf_object *object;
+        /* The same without a policy, never loaded; and the bytes of it with one. Both NULL: there is none in it. */
+        struct bpf_object *plain;
+        void *linked;
+        /* It asks a policy, if there is one. */
+        bool chooses;
+};
+
+/* What programs are to be loaded with. */
+struct oomslice_load {
+        /* Of the running kernel, NULL if it has none. */
+        const struct btf *btf;
+        /* A directory on a BPF file system. */
+        const char *pins;
+        /* For the programs that choose; NULL: none. */
+        const struct oomslice_policy_file *policy;
+        /* Maps are those that are pinned, for programs that take the place of others. */
+        bool keeps;
+        /* Only such programs as choose. */
+        bool choosers;
+        /* What was loaded before for the same purpose: shared maps, and those of the policy, are those of these. */
+        const struct oomslice_loaded *before;
+        size_t before_count;
+};
+
+/* Loads all programs of it. False: nothing of it is left, and `why` has a sentence for people. True and no object: it is not
+ * wanted. */
+bool oomslice_carrier_load(const struct oomslice_carrier *carrier, const struct oomslice_load *load,
+                           struct oomslice_loaded *loaded, char why[static OOMSLICE_WHY_MAX]);
+/* Attaches and pins what was loaded below the directory `pins`, where nothing of this carrier is. False: nothing is. */
+bool oomslice_carrier_attach(const struct oomslice_loaded *loaded, const char *pins,
+                             char why[static OOMSLICE_WHY_MAX]);
+/* Attaches and pins it in the place of what runs. False: of the carrier its maps are left, for another try. */
+bool oomslice_carrier_exchange(const struct oomslice_loaded *loaded, const char *pins,
+                               char why[static OOMSLICE_WHY_MAX]);
+void oomslice_carrier_forget(struct oomslice_loaded *loaded);
 /* Whether a kernel with these types has the means for it, without loading anything; if not, `why` has a sentence. What the
  * verifier would say is not known by that. */
 bool oomslice_carrier_possible(const struct oomslice_carrier *carrier, const struct btf *btf,

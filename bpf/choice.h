@@ -36,6 +36,14 @@ __weak int oomslice_policy(struct oomslice_policy_candidate *candidate) {
         return candidate ? OOMSLICE_POLICY_DEFAULT : OOMSLICE_POLICY_SKIP;
 }
 
+/* In how many choices it had a say: somebody was skipped, or wanted before others. Shared (maps.h). */
+struct {
+        __uint(type, BPF_MAP_TYPE_ARRAY);
+        __uint(max_entries, 1);
+        __type(key, __u32);
+        __type(value, __u64);
+} policy_hits SEC(".maps");
+
 /* One cgroup on the way, as it was found. */
 struct oomslice_seen {
         struct oomslice_policy_candidate candidate;
@@ -182,6 +190,14 @@ static __always_inline bool readable(struct cgroup *root) {
         return root && bpf_cgrp_storage_get(&slices, root, NULL, 0);
 }
 
+static __always_inline void count_hit(void) {
+        __u32 zero = 0;
+        __u64 *hits = bpf_map_lookup_elem(&policy_hits, &zero);
+
+        if (hits)
+                __sync_fetch_and_add(hits, 1);
+}
+
 /*
  * Who dies first below the cgroup `domain`, itself included; `tried` is the id of one that shall not (0: there is none).
  * Writes `chosen` in any case; 0, for the verifier. A function that is verified by itself, so `chosen` may be on the stack:
@@ -240,5 +256,7 @@ out:
         bpf_rcu_read_unlock();
         if (chosen->result != OOMSLICE_CHOSEN_ONE)
                 chosen->cgroup_id = 0;
+        if (chosen->skipped || (chosen->cgroup_id && chosen->wanted))
+                count_hit();
         return 0;
 }

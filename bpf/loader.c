@@ -4,20 +4,19 @@
  * programs, so they outlive this process, oomslice-core and oomsliced. The only part of oomslice with CAP_BPF.
  */
 #define _GNU_SOURCE
-#include <bpf/bpf.h>
 #include <bpf/btf.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
-#include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/vfs.h>
-#include <unistd.h>
+#include <sys/file.h>
 
 #include "carrier.h"
 #include "choose.h"
+#include "load.h"
+#include "policycommand.h"
 #include "refuse.h"
-#include "replace.h"
 #include "report.h"
 #include "say.h"
 
@@ -26,8 +25,9 @@ enum { RUNS_MAX = 1000000, WITHOUT_MAX = 8 };
 static const char *without[WITHOUT_MAX];
 static size_t without_count;
 
-static const char *pins = "/run/oomslice/bpf";
-static const char *report = "/run/oomslice/bpf.status";
+static struct oomslice_places places = {.pins = "/run/oomslice/bpf",
+                                        .report = "/run/oomslice/bpf.status",
+                                        .policies = "/etc/oomslice/bpf-policy"};
 
 static const char help[] =
         "oomslice-bpf [OPTIONS] load | unload | status | check\n"
@@ -46,8 +46,8 @@ static const char help[] =
         "  check   for each set of programs whether this kernel has what it needs. Nothing is loaded\n"
         "  choose  whom the programs would choose now below a cgroup, by its path as systemd-cgls(1) has it; without one\n"
         "          for the machine. Nobody is killed\n"
-        "  policy  what is in force of a policy of your own; puts the BPF program in the object FILE in force, for which units\n"
-        "          are chosen, skipped, or left to the plan; or removes it\n"
+        "  policy  which policy of your own is in force; makes the BPF function in the object FILE a part of all programs that\n"
+        "          choose, for which units are chosen, skipped, or left to the plan, and keeps it for load; or removes it\n"
         "\n"
         "  --btf=FILE     check: the types of another kernel, as /sys/kernel/btf/vmlinux has them\n"
         "  --json         status and choose as JSON\n"
@@ -55,6 +55,7 @@ static const char help[] =
         "  --without=NAME load: leave these programs out\n"
         "  --verbose      load, policy: all that the kernel says of programs that it refuses\n"
         "  --pins=DIR     a directory on a BPF file system (default: /run/oomslice/bpf)\n"
+        "  --policies=DIR where the policy is kept (default: /etc/oomslice/bpf-policy)\n"
         "  --report=FILE  where load leaves what it did (default: /run/oomslice/bpf.status)\n"
         "  --help, --version\n"
         "\n"
@@ -81,68 +82,6 @@ static bool leave_out(const char *name) {
         return false;
 }
 
-static bool on_bpffs(void) {
-        struct statfs fs;
-
-        return statfs(pins, &fs) == 0 && fs.f_type == BPF_FS_MAGIC;
-}
-
-/* False: nobody answers the system call. */
-static bool kernel_has_bpf(void) {
-        int fd = bpf_obj_get(pins);
-
-        if (fd >= 0)
-                close(fd);
-        return fd >= 0 || errno != ENOSYS;
-}
-
-static int unload(void) {
-        int r;
-
-        if (unlink(report) < 0 && errno != ENOENT)
-                return oomslice_say_failed("%s: cannot be removed: %s", report, strerror(errno));
-        r = oomslice_carriers_unload(pins);
-        return r < 0 ? oomslice_say_failed("%s: not all pins could be removed: %s", pins, strerror(-r)) : 0;
-}
-
-static int load(void) {
-        const struct oomslice_carrier *carrier;
-        char why[OOMSLICE_WHY_MAX];
-        struct btf *btf;
-        FILE *lines;
-        bool mounted, has_bpf = kernel_has_bpf();
-        int r;
-
-        if (unload() != 0)
-                return 1;
-        lines = oomslice_report_begin(report);
-        if (!lines)
-                return oomslice_say_failed("%s: cannot be written: %s", report, strerror(errno));
-        oomslice_refuse_listen();
-        mounted = on_bpffs();
-        btf = mounted ? btf__load_vmlinux_btf() : NULL;
-        for (carrier = oomslice_carriers; carrier->name; carrier++) {
-                bool active = false;
-
-                why[0] = '\0';
-                if (is_left_out(carrier->name))
-                        snprintf(why, sizeof(why), "left out, by --without=%s", carrier->name);
-                else if (!has_bpf)
-                        oomslice_refuse_no_bpf(why);
-                else if (!mounted)
-                        snprintf(why, sizeof(why), "%s is not on a BPF file system (mount -t bpf bpf %s)",
-                                 pins, pins);
-                else
-                        active = oomslice_carrier_load(carrier, btf, pins, why);
-                oomslice_report_add(lines, carrier->name, active, why);
-                printf("%s: %s%s%s\n", carrier->name, active ? "active" : "not active", why[0] ? ": " : "",
-                       why);
-        }
-        btf__free(btf);
-        r = oomslice_report_end(lines, report);
-        return r < 0 ? oomslice_say_failed("%s: cannot be written: %s", report, strerror(-r)) : 0;
-}
-
 /* What a kernel with these types has the means for. Loads nothing. */
 static int check(const char *types) {
         const struct oomslice_carrier *carrier;
@@ -150,6 +89,7 @@ static int check(const char *types) {
 
         oomslice_refuse_listen();
         btf = types ? btf__parse(types, NULL) : btf__load_vmlinux_btf();
+
         if (!btf)
                 return oomslice_say_failed("%s: no type information: %s", types ? types : "this kernel",
                                            strerror(errno));
@@ -171,10 +111,10 @@ static int status(bool json) {
                 fputs("{\"programs\": [", stdout);
         for (carrier = oomslice_carriers; carrier->name; carrier++) {
                 struct oomslice_carrier_figures figures;
-                bool active = oomslice_carrier_loaded(carrier, pins, &figures);
+                bool active = oomslice_carrier_loaded(carrier, places.pins, &figures);
                 char why[OOMSLICE_WHY_MAX] = "";
 
-                if (!active && !oomslice_report_why(report, carrier->name, why, sizeof(why)))
+                if (!active && !oomslice_report_why(places.report, carrier->name, why, sizeof(why)))
                         snprintf(why, sizeof(why),
                                  "nothing is loaded (systemctl start oomslice-bpf.service)");
                 if (json) {
@@ -192,24 +132,33 @@ static int status(bool json) {
                 else
                         printf("%s: not active: %s\n", carrier->name, why);
         }
-        if (json)
-                puts("]}");
+        if (json) {
+                fputs("], \"policy\": ", stdout);
+                oomslice_policy_print_json(&places);
+                puts("}");
+        } else if (oomslice_report_find_policy(places.report, &(struct oomslice_report_policy){0})) {
+                fputs("policy: ", stdout);
+                return oomslice_policy_show(&places);
+        }
         return oomslice_say_all();
+}
+
+/* One at a time changes what is loaded. Held until the end of this process. */
+static void take_turn(void) {
+        int directory = open(places.pins, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+        if (directory >= 0)
+                (void)flock(directory, LOCK_EX);
 }
 
 int main(int argc, char **argv) {
         static const struct option options[] = {
-                {"btf", required_argument, NULL, 'b'},
-                {"json", no_argument, NULL, 'j'},
-                {"pins", required_argument, NULL, 'p'},
-                {"remove", no_argument, NULL, 'x'},
-                {"report", required_argument, NULL, 'r'},
-                {"runs", required_argument, NULL, 'n'},
-                {"verbose", no_argument, NULL, 'v'},
-                {"help", no_argument, NULL, 'h'},
-                {"version", no_argument, NULL, 'V'},
-                {"without", required_argument, NULL, 'w'},
-                {NULL, 0, NULL, 0},
+                {"btf", required_argument, NULL, 'b'},      {"json", no_argument, NULL, 'j'},
+                {"policies", required_argument, NULL, 'o'}, {"pins", required_argument, NULL, 'p'},
+                {"remove", no_argument, NULL, 'x'},         {"report", required_argument, NULL, 'r'},
+                {"runs", required_argument, NULL, 'n'},     {"verbose", no_argument, NULL, 'v'},
+                {"help", no_argument, NULL, 'h'},           {"version", no_argument, NULL, 'V'},
+                {"without", required_argument, NULL, 'w'},  {NULL, 0, NULL, 0},
         };
         const char *verb, *types = NULL;
         bool json = false, removes = false;
@@ -229,7 +178,10 @@ int main(int argc, char **argv) {
                         oomslice_refuse_verbose = true;
                         break;
                 case 'p':
-                        pins = optarg;
+                        places.pins = optarg;
+                        break;
+                case 'o':
+                        places.policies = optarg;
                         break;
                 case 'n':
                         runs = strtoul(optarg, &end, 10);
@@ -246,7 +198,7 @@ int main(int argc, char **argv) {
                                 return 2;
                         break;
                 case 'r':
-                        report = optarg;
+                        places.report = optarg;
                         break;
                 case 'h':
                         fputs(help, stdout);
@@ -262,16 +214,19 @@ int main(int argc, char **argv) {
         arguments = argc - optind;
         verb = arguments > 0 ? argv[optind] : "";
         if (strcmp(verb, "choose") == 0 && arguments <= 2)
-                return oomslice_choose(pins, arguments == 2 ? argv[optind + 1] : "/", json, runs);
-        if (strcmp(verb, "policy") == 0 && arguments + removes <= 2)
-                return removes          ? oomslice_replace_remove(pins)
-                       : arguments == 2 ? oomslice_replace(pins, argv[optind + 1])
-                                        : oomslice_replace_show(pins);
+                return oomslice_choose(places.pins, arguments == 2 ? argv[optind + 1] : "/", json, runs);
+        if (strcmp(verb, "policy") == 0 && arguments + removes <= 2) {
+                if (!removes && arguments == 1)
+                        return oomslice_policy_show(&places);
+                take_turn();
+                return removes ? oomslice_policy_remove(&places)
+                               : oomslice_policy_put(&places, argv[optind + 1]);
+        }
         if (arguments == 1 && !removes) {
                 if (strcmp(verb, "load") == 0)
-                        return load();
+                        return take_turn(), oomslice_load(&places, is_left_out);
                 if (strcmp(verb, "unload") == 0)
-                        return unload();
+                        return take_turn(), oomslice_unload(&places);
                 if (strcmp(verb, "status") == 0)
                         return status(json);
                 if (strcmp(verb, "check") == 0)

@@ -2,7 +2,7 @@
 #pragma once
 /*
  * The maps that several carriers share. Whoever is loaded first makes them, below DIR/shared; the others find them there
- * (carrier.c, which knows them by these names).
+ * (reuse.c, which knows them by these names).
  */
 #include "pulse.h"
 #include "slicevalue.h"

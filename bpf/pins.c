@@ -25,7 +25,8 @@ int oomslice_pins_pin(const char *directory, const char *kind, const char *name,
         return 0;
 }
 
-int oomslice_pins_remove(const char *path) {
+/* Removes all whose names begin so. 0 or -errno of what could not be removed. */
+static int remove_all(const char *path, const char *beginning) {
         char child[PATH_MAX];
         struct dirent *entry;
         DIR *directory;
@@ -35,7 +36,8 @@ int oomslice_pins_remove(const char *path) {
         if (!directory)
                 return errno == ENOENT ? 0 : -errno;
         while ((entry = readdir(directory))) {
-                if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+                if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0 ||
+                    strncmp(entry->d_name, beginning, strlen(beginning)) != 0)
                         continue;
                 if (snprintf(child, sizeof(child), "%s/%s", path, entry->d_name) >= (int)sizeof(child))
                         r = -ENAMETOOLONG;
@@ -43,7 +45,28 @@ int oomslice_pins_remove(const char *path) {
                         r = -errno;
         }
         closedir(directory);
-        if (r == 0 && rmdir(path) < 0)
+        return r;
+}
+
+int oomslice_pins_remove(const char *path) {
+        int r = remove_all(path, "");
+
+        if (r == 0 && rmdir(path) < 0 && errno != ENOENT)
                 r = -errno;
         return r;
+}
+
+int oomslice_pins_remove_kind(const char *directory, const char *kind) {
+        char beginning[32];
+
+        snprintf(beginning, sizeof(beginning), "%s-", kind);
+        return remove_all(directory, beginning);
+}
+
+int oomslice_pins_remove_one(const char *directory, const char *kind, const char *name) {
+        char path[PATH_MAX];
+
+        if (!oomslice_pins_path(path, directory, kind, name))
+                return -ENAMETOOLONG;
+        return unlink(path) < 0 && errno != ENOENT ? -errno : 0;
 }

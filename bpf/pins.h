@@ -18,3 +18,6 @@ bool oomslice_pins_path(char path[static PATH_MAX], const char *directory, const
 int oomslice_pins_pin(const char *directory, const char *kind, const char *name, int fd, mode_t mode);
 /* Removes a directory with all pins in it; it need not exist. 0 or -errno. */
 int oomslice_pins_remove(const char *path);
+/* Removes those of one kind, or one, which need not exist. 0 or -errno. */
+int oomslice_pins_remove_kind(const char *directory, const char *kind);
+int oomslice_pins_remove_one(const char *directory, const char *kind, const char *name);

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 #pragma once
 /*
- * What an administrator's own BPF program is asked, and what it may answer. It takes the place of one function in the
- * programs of oomslice that choose a victim inside the kernel:
+ * What an administrator's own policy is asked, and what it may answer. It is a BPF function that takes the place of one in
+ * the programs of oomslice that choose a victim inside the kernel:
  *
- *     SEC("freplace/oomslice_policy")
  *     int oomslice_policy(struct oomslice_policy_candidate *candidate)
  *
+ * It is in no section of its own (no SEC()), since it is linked into those programs, with what it calls, its variables and
+ * its maps. Variables are there once for each program, a map once for all of them.
+ *
  * It is asked once for each unit that may be chosen at all: nobody who is protected, left to systemd-oomd, or of oomslice
- * itself. What it writes into the candidate is of no effect. An example is docs/examples/skip-small.bpf.c; `oomslice-bpf
- * policy FILE.o` puts one in force.
+ * itself. It may not sleep. What it writes into the candidate is of no effect. An example is docs/examples/skip-small.bpf.c;
+ * `oomslice-bpf policy FILE.o` puts one in force.
  */
 #include <linux/types.h>
 

@@ -27,7 +27,6 @@ struct {
         __type(value, __u64);
 } smallest SEC(".maps");
 
-SEC("freplace/oomslice_policy")
 int oomslice_policy(struct oomslice_policy_candidate *candidate) {
         __u32 zero = 0;
         __u64 *written = bpf_map_lookup_elem(&smallest, &zero);

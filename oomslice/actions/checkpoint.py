@@ -20,7 +20,7 @@ from oomslice.actions import checks, systemd
 from oomslice.actions.messages import ActionRequest
 from oomslice.settings.unitname import check_unit_name
 
-DIRECTORY = "/var/lib/oomslice-checkpoints"
+DIRECTORY = checks.DIRECTORY
 """Not in /var/lib/oomslice: that belongs to the user of oomsliced, who could put a dump of his own there."""
 NOTE = "oomslice.json"
 LOG = "criu.log"

@@ -10,12 +10,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import subprocess
 from collections.abc import Sequence
 
 from oomslice.errors import OomsliceError
 from oomslice.settings.unitname import UnitNameKind, check_unit_name
 
+DIRECTORY = "/var/lib/oomslice-checkpoints"
+"""Where checkpoints are written unless the step says otherwise."""
 MEMORY_FILE_SYSTEMS = ("tmpfs", "ramfs")
 """File systems whose files are memory. (devtmpfs is one too, and has no files.)"""
 NEVER_PURGED = ("/dev", "/run", "/proc", "/sys")
@@ -189,6 +190,8 @@ def startable(name: str, instance: str = "") -> str:
 def check_unit_exists(name: str, command: Sequence[str] = ("systemctl",), timeout: float = 10.0) -> None:
     """Raises CheckError if systemd knows no unit of this name (a template: of its instances), or cannot be asked."""
     name = startable(name, "0")
+    import subprocess
+
     try:
         said = subprocess.run(
             [*command, "show", "--property=LoadState", "--value", "--", name],

@@ -12,8 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 
 from oomslice.actions import checks
-from oomslice.actions.checkpoint import DIRECTORY
-from oomslice.actions.checks import CheckError
+from oomslice.actions.checks import DIRECTORY, CheckError
 from oomslice.settings.model import Problem, Severity, Source, Step, UnitSettings
 from oomslice.settings.steps import format_actions
 

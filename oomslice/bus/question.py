@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""A connection to a message bus for one question after another: what a command needs that is to start at once.
+"""A connection to a message bus for one question after another, or for one signal after another: what a command needs
+that is to start at once.
 
 Does the same as transport.py for whoever has nothing else to do meanwhile, without asyncio and dbus-next, whose import
-takes longer than all the rest of a call. Everything has a timeout; a bus that talks nonsense is an error.
+takes longer than all the rest of a call. Every question has a timeout; a bus that talks nonsense is an error.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from oomslice.bus.address import DEFAULT_ADDRESS, socket_paths
 from oomslice.bus.errors import BusUnreachableError, InvalidArgumentsError, LimitsExceededError, NoReplyError, error_of
@@ -25,16 +26,39 @@ BACKLOG_FULL_S = 0.1
 LINE_MAX = 1024
 HEADER_MAX = 1 << 16
 PIECE = 1 << 18
-METHOD_CALL, METHOD_RETURN, ERROR = 1, 2, 3
+METHOD_CALL, METHOD_RETURN, ERROR, SIGNAL = 1, 2, 3, 4
 NO_AUTOSTART, MAY_INTERACT = 2, 4
 FIELDS = {"path": (1, "o"), "interface": (2, "s"), "member": (3, "s"), "destination": (6, "s"), "signature": (8, "g")}
 """Header field -> its number and type. Source: D-Bus specification."""
-FIELD_ERROR_NAME, FIELD_REPLY_SERIAL, FIELD_SIGNATURE = 4, 5, 8
+FIELD_ERROR_NAME, FIELD_REPLY_SERIAL, FIELD_SENDER, FIELD_SIGNATURE = 4, 5, 7, 8
 BUS = ("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus")
 
 
+class Heard(NamedTuple):
+    """A signal. Its arguments are read on request only: their types are the sender's choice."""
+
+    sender: str
+    path: str
+    interface: str
+    member: str
+    signature: str
+    frame: bytes
+    body_at: int
+
+    def body(self) -> list[Any]:
+        """The arguments as plain values. Raises InvalidArgumentsError."""
+        try:
+            reader = Reader(self.frame, self.body_at)
+            return [reader.read(type_) for type_ in single_types(self.signature)]
+        except ValueError as error:
+            raise InvalidArgumentsError(f"arguments of {self.member} cannot be read: {error}") from error
+
+
 class Questioner:
-    """A connection, to be used in `with`. `address` is a D-Bus address, by default the system bus."""
+    """A connection, to be used in `with`. `address` is a D-Bus address, by default the system bus.
+
+    `on_signal` gets every signal that comes, in order, while an answer or a signal is waited for.
+    """
 
     def __init__(
         self, address: str | None = None, *, timeout: float = CONNECT_TIMEOUT_S, maximum_message: int = 1 << 20
@@ -45,6 +69,7 @@ class Questioner:
         self._serial = 0
         self._socket: socket.socket | None = None
         self._buffer = bytearray()
+        self.on_signal: Callable[[Heard], None] | None = None
 
     def __enter__(self) -> Questioner:
         """Connects and says hello. Raises BusUnreachableError."""
@@ -102,7 +127,25 @@ class Questioner:
         except OSError as error:
             raise BusUnreachableError(f"the message bus closed the connection: {error.strerror or error}") from error
 
+    def wait(self) -> None:
+        """Waits for the next message, however long, and passes it on if it is a signal. Raises BusUnreachableError if
+        the connection goes."""
+        try:
+            self._take(self._message(None))
+        except OSError as error:
+            raise BusUnreachableError(f"the message bus closed the connection: {error.strerror or error}") from error
+
     # The rest may raise TimeoutError and OSError as well.
+
+    def _take(self, frame: bytes) -> tuple[int, dict[int, Any], int]:
+        """A message's kind, header fields and where its body begins; signals are passed on."""
+        kind, header, body_at = _header(frame)
+        if kind == SIGNAL and self.on_signal is not None:
+            sender, path, interface, member, signature = (
+                str(header.get(field, "")) for field in (FIELD_SENDER, 1, 2, 3, FIELD_SIGNATURE)
+            )
+            self.on_signal(Heard(sender, path, interface, member, signature, frame, body_at))
+        return kind, header, body_at
 
     def _call(
         self, to: tuple[str, str, str, str], signature: str, arguments: Sequence[Any], flags: int, deadline: float
@@ -112,7 +155,7 @@ class Questioner:
         self._connection(deadline).sendall(data)
         while True:
             frame = self._message(deadline)
-            kind, header, body_at = _header(frame)
+            kind, header, body_at = self._take(frame)
             if kind in (METHOD_RETURN, ERROR) and header.get(FIELD_REPLY_SERIAL) == self._serial:
                 break
         answer_signature = header.get(FIELD_SIGNATURE, "")
@@ -125,23 +168,23 @@ class Questioner:
             raise error_of(str(header.get(FIELD_ERROR_NAME, "")), str(answer[0]) if answer else "")
         return answer
 
-    def _connection(self, deadline: float) -> socket.socket:
+    def _connection(self, deadline: float | None) -> socket.socket:
         """The socket, good for what can be done by then."""
         if self._socket is None:
             raise BusUnreachableError("not connected")
-        left = deadline - time.monotonic()
-        if left <= 0:
+        left = None if deadline is None else deadline - time.monotonic()
+        if left is not None and left <= 0:
             raise TimeoutError
         self._socket.settimeout(left)
         return self._socket
 
-    def _more(self, deadline: float) -> None:
+    def _more(self, deadline: float | None) -> None:
         data = self._connection(deadline).recv(PIECE)
         if not data:
             raise BusUnreachableError("the message bus closed the connection")
         self._buffer += data
 
-    def _taken(self, size: int, deadline: float) -> bytes:
+    def _taken(self, size: int, deadline: float | None) -> bytes:
         while len(self._buffer) < size:
             self._more(deadline)
         data = bytes(self._buffer[:size])
@@ -159,7 +202,7 @@ class Questioner:
         self._taken(2, deadline)
         self._connection(deadline).sendall(b"BEGIN\r\n")
 
-    def _message(self, deadline: float) -> bytes:
+    def _message(self, deadline: float | None) -> bytes:
         """The next one, whole."""
         begin = self._taken(16, deadline)
         order = {ord("l"): "<", ord("B"): ">"}.get(begin[0])

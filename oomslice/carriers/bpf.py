@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from oomslice._core import ffi, lib
@@ -20,10 +21,25 @@ CHOICE = "oomslice-bpf choose says whom programs in the kernel would choose"
 SIGNS = "the core is woken when the kernel runs short of memory, before anybody has waited for it"
 
 
+@dataclass(frozen=True, slots=True)
+class ReportedPolicy:
+    """An administrator's own BPF policy, as oomslice-bpf reported it."""
+
+    name: str
+    """of its file"""
+    why: str
+    """why it is not in force; empty if it is"""
+    usec: int
+    """since when that is so, by the real clock"""
+    programs: tuple[str, ...]
+    """those that have it"""
+
+
 class BpfCarrier:
     """The carrier that oomslice-bpf calls `program`; for the daemon it is "bpf-PROGRAM".
 
-    `working` says how it works, if it does; `problem()` why the daemon cannot use it all the same, else empty.
+    `working` says how it works, if it does; `problem()` why the daemon cannot use it all the same, else empty. One that
+    `chooses` asks an administrator's policy, if there is one.
     """
 
     def __init__(
@@ -32,6 +48,7 @@ class BpfCarrier:
         working: str,
         *,
         acts: bool,
+        chooses: bool = False,
         problem: Callable[[], str] = lambda: "",
         report: Path = REPORT,
         pins: Path = PINS,
@@ -39,6 +56,8 @@ class BpfCarrier:
         self._program = program
         self._working = working
         self._acts = acts
+        self._chooses = chooses
+        self._policy: ReportedPolicy | None = None
         self._problem = problem
         self._report = report
         self._pins = pins / program
@@ -47,14 +66,19 @@ class BpfCarrier:
     def state(self) -> CarrierState:
         """As of the newest plan, or of the start; oomslice-bpf.service is a unit, so there is a new one whenever it
         starts or stops."""
+        detail, error = self._working if self._active else self._why, self._problem()
+        if self._policy and self._active and self._program in self._policy.programs:
+            detail = f"{detail}; it asks the policy {self._policy.name}"
+        elif self._policy and self._chooses and self._policy.why:
+            error = error or f"the policy {self._policy.name} is not in force: {self._policy.why}"
         return CarrierState(
             name=f"bpf-{self._program}",
             active=self._active,
             acts=self._acts,
-            detail=self._working if self._active else self._why,
+            detail=detail,
             hits=self._hits,
             missed=self._missed,
-            last_error=self._problem(),
+            last_error=error,
         )
 
     def follow(self, policy: Policy, descriptors: Sequence[int]) -> None:
@@ -64,6 +88,7 @@ class BpfCarrier:
     def look(self) -> None:
         """Reads report and figures anew."""
         self._active, self._why = reported(self._report, self._program)
+        self._policy = reported_policy(self._report)
         self._hits, self._missed = figures(self._pins) if self._active else (0, 0)
 
     def close(self) -> None:
@@ -82,6 +107,26 @@ def reported(report: Path, program: str) -> tuple[bool, str]:
         if name == program:
             return state == "active", why
     return False, f"this version of oomslice-bpf has no program {program}"
+
+
+def reported_policy(report: Path) -> ReportedPolicy | None:
+    """The policy that is to be in force; None: there is none, or no report."""
+    try:
+        lines = report.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        name, *fields = line.split("\t")
+        if name == "policy" and len(fields) == 5:
+            state, why, file, usec, programs = fields
+            active = state == "active"
+            return ReportedPolicy(
+                name=file,
+                why="" if active else why,
+                usec=int(usec) if usec.isdecimal() else 0,
+                programs=tuple(programs.split()) if active else (),
+            )
+    return None
 
 
 def figures(pins: Path) -> tuple[int, int]:

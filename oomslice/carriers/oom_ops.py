@@ -47,7 +47,9 @@ class OomOpsCarrier:
         self._links: dict[int, int] = {}
         """cgroup id -> link"""
         self._error = ""
-        self._loaded = BpfCarrier(PROGRAM, WORKING, acts=True, problem=lambda: self._error, report=report, pins=pins)
+        self._loaded = BpfCarrier(
+            PROGRAM, WORKING, acts=True, chooses=True, problem=lambda: self._error, report=report, pins=pins
+        )
 
     def state(self) -> CarrierState:
         """As of the newest plan."""

@@ -33,7 +33,7 @@ class PrekillCarrier:
         self._kills = kills
         self._enabled = enabled
         self._problem = problem
-        self._carrier = BpfCarrier("prekill", PREKILL, acts=True, report=report, pins=pins)
+        self._carrier = BpfCarrier("prekill", PREKILL, acts=True, chooses=True, report=report, pins=pins)
         self._control = pins / "prekill" / "map-control"
         self._error = ""
         """why the switch could not be set"""
@@ -41,7 +41,7 @@ class PrekillCarrier:
     def state(self) -> CarrierState:
         """As of the newest plan or the last kill."""
         state = self._carrier.state()
-        error = self._error or self._problem() or self._kills.error
+        error = self._error or self._problem() or self._kills.error or state.last_error
         if state.active and not self._enabled():
             state = replace(state, active=False, detail="switched off: carriers: prekill: no")
         elif state.active and self._problem():

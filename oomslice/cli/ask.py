@@ -82,8 +82,10 @@ class QuickManager:
     """The same for a call that asks and ends: it is there before asyncio would be imported. Its answers need no
     waiting for others, so `answered` can run what awaits them."""
 
-    def __init__(self, questioner: Questioner) -> None:
+    def __init__(self, questioner: Questioner, timeout: float | None = None) -> None:
+        """`timeout` in seconds, for what does not act; by default as long as the other client waits."""
         self._questioner = questioner
+        self._timeout = timeout
 
     async def rows(self, member: str, *arguments: Any) -> list[Any]:
         """A method that returns an array."""
@@ -105,6 +107,10 @@ class QuickManager:
 
     async def do(self, member: str, *arguments: Any) -> Any:
         """A method that acts."""
+        return await self.call(member, *arguments)
+
+    async def call(self, member: str, *arguments: Any) -> Any:
+        """Any method, as ManagerClient has it."""
         from oomslice.bus.asking import method
 
         return self._call(method(member, arguments))
@@ -113,7 +119,7 @@ class QuickManager:
         from oomslice.bus.asking import ACT_TIMEOUT_S, CALL_TIMEOUT_S, explained
         from oomslice.bus.interface import BUS_NAME, OBJECT_PATH
 
-        timeout = ACT_TIMEOUT_S if question.acts else CALL_TIMEOUT_S
+        timeout = ACT_TIMEOUT_S if question.acts else self._timeout or CALL_TIMEOUT_S
         with explained(question.member, timeout):
             answer = self._questioner.call(
                 BUS_NAME,

@@ -89,7 +89,8 @@ def present() -> tuple[State, Figures]:
 
     try:
         from oomslice.cgroups.tree import CgroupTree
-        from oomslice.whatif.present import read_figures, read_state, snapshot
+        from oomslice.cli.systemd import snapshot
+        from oomslice.whatif.present import read_figures, read_state
 
         tree = CgroupTree()
         tree.check()

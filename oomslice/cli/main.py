@@ -7,6 +7,7 @@ Nothing but argparse is imported before the verb is known, so that --help and er
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 import time
@@ -64,6 +65,10 @@ PAGED = frozenset(
     {"status", "slices", "decisions", "show", "explain", "simulate", "replay", "doctor"},
 )
 """Verbs whose output may be longer than a screen."""
+
+
+GARBAGE_MIN = 50_000
+"""So many new objects are worth a search for garbage; Python's own limit is 700 or 2000."""
 
 
 class Verb(Protocol):
@@ -198,6 +203,8 @@ def width_of(stream: IO[str], environment: Mapping[str, str]) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one call and returns its exit code."""
+    # Modules are all that most calls make, and there is no garbage in them to look for again and again.
+    gc.set_threshold(GARBAGE_MIN)
     for stream in (sys.stdout, sys.stderr):
         # A name that the locale cannot show must not end the call with a traceback.
         reconfigure: Callable[..., None] | None = getattr(stream, "reconfigure", None)

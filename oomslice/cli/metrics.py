@@ -44,24 +44,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> Exit:
     """Asks oomsliced and writes, or serves."""
-    import asyncio
+    from oomslice.cli.ask import print_json
+    from oomslice.metrics.exposition import exposition
 
-    from oomslice.cli.ask import missing_module, print_json
-    from oomslice.cli.report import write
-
-    try:
-        from oomslice.metrics.exposition import exposition
-        from oomslice.metrics.server import Server
-    except ModuleNotFoundError as error:
-        raise missing_module(error) from error
     if arguments.serve:
-
-        async def serve() -> None:
-            await Server(text).run(handed_over())
-
-        asyncio.run(serve())
-        return Exit.OK
-    families = asyncio.run(gathered())
+        return serve()
+    families = once()
     if arguments.json:
         print_json(
             [
@@ -73,8 +61,42 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> Exit:
     elif arguments.output == "-":
         print(exposition(families), end="")
     else:
+        from oomslice.cli.report import write
+
         write(Path(arguments.output), exposition(families))
     return Exit.OK
+
+
+def serve() -> Exit:
+    """Until nobody has asked for a while. A scraper comes again and again: asyncio and dbus-next are worth it here."""
+    import asyncio
+
+    from oomslice.cli.ask import missing_module
+
+    try:
+        from oomslice.metrics.server import Server
+    except ModuleNotFoundError as error:
+        raise missing_module(error) from error
+
+    async def served() -> None:
+        await Server(text).run(handed_over())
+
+    asyncio.run(served())
+    return Exit.OK
+
+
+def once() -> list[Family]:
+    """All figures, asked for one after the other."""
+    from oomslice.bus.asking import MESSAGE_MAX
+    from oomslice.bus.question import Questioner
+    from oomslice.cli.ask import QuickManager, answered
+    from oomslice.metrics.gather import gather
+
+    try:
+        with Questioner(timeout=TIMEOUT_SEC, maximum_message=MESSAGE_MAX) as questioner:
+            return answered(gather(QuickManager(questioner, TIMEOUT_SEC)))
+    except BusError:
+        return answered(gather(None))
 
 
 async def text() -> str:

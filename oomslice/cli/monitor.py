@@ -14,7 +14,7 @@ from oomslice.cli.failure import Exit
 from oomslice.cli.text import Terminal, clean, clock, elapsed
 
 if TYPE_CHECKING:
-    from oomslice.bus.listener import Event
+    from oomslice.bus.events import Event
     from oomslice.decisions.record import Decision
 
 DESCRIPTION = """\
@@ -40,6 +40,8 @@ STYLES = {
 QUIET = ("PropertiesChanged",)
 """Shown with --all only."""
 RECONNECT_S = (0.3, 1.0, 5.0)
+ANSWER_S = 5.0
+"""For what is asked of the daemon about an event."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -57,52 +59,46 @@ def count(text: str) -> int:
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> Exit:
     """Until somebody has seen enough."""
-    from oomslice.cli.ask import missing_module, unanswered
+    from oomslice.cli.ask import unanswered
     from oomslice.errors import BusError
 
     try:
-        import asyncio
-
         with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(follow(arguments, terminal))
-    except ModuleNotFoundError as error:
-        raise missing_module(error) from error
+            follow(arguments, terminal)
     except BusError as error:  # of the first connection only
         raise unanswered(error) from error
     return Exit.OK
 
 
-async def follow(arguments: argparse.Namespace, terminal: Terminal) -> None:
+def follow(arguments: argparse.Namespace, terminal: Terminal) -> None:
     """Prints events, and connects again when the bus was restarted. Raises BusError if there is none at the start."""
-    import asyncio
-
     from oomslice.bus.errors import BusUnreachableError
-    from oomslice.bus.listener import Listener
+    from oomslice.bus.hearing import QuickListener
 
     left: int | None = arguments.count
     first = True
     tried = 0
     while left is None or left > 0:
         try:
-            async with Listener() as listener:
+            with QuickListener() as listener:
                 if not listener.running:
                     say("oomsliced does not run; waiting for it")
                 first, tried = False, 0
                 while left is None or left > 0:
-                    event = await listener.next()
+                    event = listener.next()
                     if arguments.all or event.name not in QUIET:
-                        await show(event, arguments, terminal)
+                        show(event, arguments, terminal)
                         left = left - 1 if left is not None else None
         except BusUnreachableError as error:
             if first:
                 raise
             if not tried:
                 say(f"{error}; trying again")
-            await asyncio.sleep(RECONNECT_S[min(tried, len(RECONNECT_S) - 1)])
+            time.sleep(RECONNECT_S[min(tried, len(RECONNECT_S) - 1)])
             tried += 1
 
 
-async def show(event: Event, arguments: argparse.Namespace, terminal: Terminal) -> None:
+def show(event: Event, arguments: argparse.Namespace, terminal: Terminal) -> None:
     """One line. It leaves at once: who reads a pipe waits for it."""
     moment = time.time_ns() // 1000
     if arguments.json:
@@ -111,22 +107,25 @@ async def show(event: Event, arguments: argparse.Namespace, terminal: Terminal) 
         data = {"realtime_usec": moment, "event": event.name, **event.arguments}
         print(json.dumps(data, ensure_ascii=False, default=str), flush=True)
         return
-    decision = await decided(event)
+    decision = decided(event)
     print(render(event, terminal._replace(now_usec=moment), decision), flush=True)
 
 
-async def decided(event: Event) -> Decision | None:
+def decided(event: Event) -> Decision | None:
     """The decision that an event is about, if the daemon still has it."""
-    from oomslice.bus.client import ManagerClient
+    if event.name != "DecisionMade":
+        return None
+    from oomslice.bus.asking import MESSAGE_MAX
+    from oomslice.bus.question import Questioner
     from oomslice.cli import answers
+    from oomslice.cli.ask import QuickManager, answered
     from oomslice.decisions.record import Decision
     from oomslice.errors import OomsliceError
 
-    if event.name != "DecisionMade":
-        return None
     try:
-        async with ManagerClient(timeout=5.0) as client:
-            return Decision.from_dict(answers.decision(await client.call("GetDecision", str(event.arguments["id"]))))
+        with Questioner(timeout=ANSWER_S, maximum_message=MESSAGE_MAX) as questioner:
+            asked = QuickManager(questioner, ANSWER_S).values("GetDecision", str(event.arguments["id"]))
+            return Decision.from_dict(answers.decision(answered(asked)))
     except (OomsliceError, KeyError, TypeError, ValueError):
         return None  # the signal itself says the most important
 

@@ -122,8 +122,9 @@ class Looks:
 
     def next(self) -> Frame:
         """Figures of now, with a new state if cgroups have come or gone. Raises UnitsError (the first), CgroupError."""
+        from oomslice.cli.systemd import snapshot
         from oomslice.errors import UnitsError
-        from oomslice.whatif.present import read_figures, read_state, snapshot
+        from oomslice.whatif.present import read_figures, read_state
         from oomslice.whatif.state import Frame
 
         names = {id: name for id, name in self._tree.names().items() if name.endswith(SUFFIXES)}

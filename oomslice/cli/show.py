@@ -229,6 +229,8 @@ def _act(decision: Mapping[str, Any], terminal: Terminal) -> list[tuple[str, str
         pairs.append(("Available", f"{size(before)} before, {size(after)} after"))
     if kernel:
         pairs += _kernel(decision.get("extra") or {})
+    if (decision.get("extra") or {}).get("policy") == "kill":
+        pairs.append(("Policy", "your BPF policy wanted it first"))
     if decision.get("plan_generation"):
         pairs.append(("Plan", f"generation {decision['plan_generation']}"))
     return pairs

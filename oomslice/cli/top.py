@@ -13,7 +13,8 @@ from oomslice.cli.failure import CommandFailure, Exit
 from oomslice.cli.text import Terminal, clean
 
 if TYPE_CHECKING:
-    from oomslice.cli.live.figures import Order, Picture
+    from oomslice.cli.ask import Manager
+    from oomslice.cli.live.figures import Limits, Order, Picture
 
 DESCRIPTION = """\
 Shows, live, the units in the order in which they would be chosen if memory ran out now, with their memory, growth and
@@ -74,15 +75,12 @@ def can_draw() -> bool:
 
 def once(arguments: argparse.Namespace, terminal: Terminal, domain: str) -> Exit:
     """One look."""
-    from oomslice.cli.ask import ask, print_json
-    from oomslice.cli.live.figures import Reader, as_data, ask_order, limits_of, picture
+    from oomslice.cli.ask import print_json
+    from oomslice.cli.live.figures import Reader, as_data, picture
     from oomslice.cli.live.view import render_once
 
-    order = known(ask(lambda manager: ask_order(manager, domain)))
-    reader = Reader()
-    machine = reader.machine()
-    limits = limits_of(machine.total, machine.swap_total)
-    shown: Picture = picture(reader, order, limits, time.time_ns() // 1000)
+    order, limits = first_answer(domain)
+    shown: Picture = picture(Reader(), order, limits, time.time_ns() // 1000)
     if arguments.json:
         print_json(as_data(shown))
     else:
@@ -92,10 +90,8 @@ def once(arguments: argparse.Namespace, terminal: Terminal, domain: str) -> Exit
 
 def live(arguments: argparse.Namespace, terminal: Terminal, domain: str) -> Exit:
     """Until the user has seen enough."""
-    import asyncio
-
-    from oomslice.cli.ask import ask
-    from oomslice.cli.live.figures import Reader, ask_order, limits_of
+    from oomslice.cli.ask import missing_module
+    from oomslice.cli.live.figures import Reader
     from oomslice.cli.live.view import View
 
     try:
@@ -104,26 +100,34 @@ def live(arguments: argparse.Namespace, terminal: Terminal, domain: str) -> Exit
         raise CommandFailure(
             f"this Python cannot draw: {error}", Exit.NOT_INSTALLED, "oomslicectl top --once prints a table."
         ) from error
-    from oomslice.cli.live.session import Session
-
-    first = known(ask(lambda manager: ask_order(manager, domain)))
-    reader = Reader()
-    machine = reader.machine()
+    order, limits = first_answer(domain)
     view = View(interval=arguments.interval, everything=arguments.all, domain=domain)
+    with Screen(Reader(), limits, view, terminal_for(terminal, os.environ.get("TERM", "")), order) as screen:
+        # All is drawn before what goes on is imported, which takes as long as everything until here.
+        try:
+            import asyncio
 
-    async def drawn() -> Exit:
-        async with Session() as session:
-            screen = Screen(
-                session.order,
-                reader,
-                limits_of(machine.total, machine.swap_total),
-                view,
-                terminal_for(terminal, os.environ.get("TERM", "")),
-                first,
-            )
-            return await screen.run()
+            from oomslice.cli.live.session import Session
+        except ModuleNotFoundError as error:
+            raise missing_module(error) from error
 
-    return asyncio.run(drawn())
+        async def drawn() -> Exit:
+            async with Session() as session:
+                return await screen.run(session.order)
+
+        return asyncio.run(drawn())
+
+
+def first_answer(domain: str) -> tuple[Order, Limits]:
+    """Who would go first, and where oomslice acts. Raises CommandFailure."""
+    from oomslice.cli.ask import ask
+    from oomslice.cli.live.figures import ask_limits, ask_order
+
+    async def both(manager: Manager) -> tuple[Order, Limits]:
+        return await ask_order(manager, domain), await ask_limits(manager)
+
+    order, limits = ask(both)
+    return known(order), limits
 
 
 def known(order: Order) -> Order:

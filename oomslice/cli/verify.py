@@ -215,26 +215,12 @@ def unescaped(path: str) -> str:
 
 
 def running_units() -> list[Unit]:
-    """Every slice, service and scope that has a cgroup. Raises CommandFailure, ModuleNotFoundError without pystemd."""
-    import asyncio
-    from importlib.util import find_spec
-
+    """Every slice, service and scope that has a cgroup. Raises CommandFailure."""
+    from oomslice.cli import systemd
     from oomslice.errors import UnitsError
-    from oomslice.units.client import UnitsClient
-
-    if find_spec("pystemd") is None:
-        # It is imported in a process of its own, which could only say that it ended.
-        raise ModuleNotFoundError("No module named 'pystemd'", name="pystemd")
-
-    async def asked() -> list[Unit]:
-        client = UnitsClient()
-        try:
-            return list((await client.snapshot(full=True)).units)
-        finally:
-            await client.close()
 
     try:
-        return asyncio.run(asked())
+        return list(systemd.snapshot().units)
     except UnitsError as error:
         raise _no_systemd(str(error)) from error
 

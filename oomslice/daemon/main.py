@@ -25,6 +25,7 @@ from oomslice.carriers.model import Carrier
 from oomslice.carriers.oom_ops import OomOpsCarrier
 from oomslice.carriers.oomd import OomdCarrier
 from oomslice.carriers.prekill import PrekillCarrier
+from oomslice.carriers.reportwatch import ReportWatch
 from oomslice.carriers.score_adj import DEFAULT_SOCKET as SCORES_SOCKET
 from oomslice.carriers.score_adj import ScoreAdjCarrier
 from oomslice.carriers.slices import SliceValues
@@ -35,6 +36,7 @@ from oomslice.daemon.collector import Collector
 from oomslice.daemon.commands import Commands
 from oomslice.daemon.core_link import CoreLink
 from oomslice.daemon.follow import follow_oomd, follow_units
+from oomslice.daemon.missed import MissedKills
 from oomslice.daemon.notify import notify, notify_reloading, watchdog
 from oomslice.daemon.on_decision import OnDecision
 from oomslice.daemon.owners import Owners
@@ -109,7 +111,7 @@ class Daemon:
             self._observe,
             BpfCarrier("signs", SIGNS, acts=False, problem=lambda: self._core.maps_error),
             self._prekill,
-            BpfCarrier("choice", CHOICE, acts=False, problem=lambda: self._slices.error),
+            BpfCarrier("choice", CHOICE, acts=False, chooses=True, problem=lambda: self._slices.error),
             OomOpsCarrier(),
             self._oomd,
         )
@@ -147,7 +149,11 @@ class Daemon:
             self.carriers_changed,
             self._bus,
         )
+        self._missed = MissedKills(
+            self._oomd.kills, self._store, self._owners.named, self._oomd_missed, self._journal_error
+        )
         self._watch = CgroupWatch(self._tree, self.units_changed)
+        self._reports = ReportWatch(self.units_changed)
         self._changed = asyncio.Event()
         self._stored = asyncio.Event()
         self._full = True
@@ -178,6 +184,7 @@ class Daemon:
                 self._announce(),
                 follow_units(self.units_changed),
                 follow_oomd(self._oomd.heard, self._oomd_error),
+                self._look_for_missed(first_plan),
                 watchdog(),
             )
         ]
@@ -333,9 +340,26 @@ class Daemon:
             log.error("a kill of systemd-oomd (%s) is not recorded: %s", decision.victim, error)
             return False
         self._stored.set()
+        self._missed.look()
         return True
 
+    async def _look_for_missed(self, first_plan: asyncio.Future[None]) -> None:
+        """A plan knows the priority of who was killed; without one it is looked for all the same."""
+        await asyncio.wait([first_plan], timeout=READY_SEC)
+        await self._missed.run()
+
+    def _oomd_missed(self, count: int) -> None:
+        self._oomd.missed(count)
+        self._stored.set()
+
+    def _journal_error(self, error: str) -> None:
+        if error != self._oomd.journal_error:
+            self._oomd.journal_error = error
+            self.carriers_changed()
+
     def _oomd_error(self, error: str) -> None:
+        if not error:
+            self._missed.look()  # since when the bus could not be heard
         if error != self._oomd.listening_error:
             self._oomd.listening_error = error
             self.carriers_changed()
@@ -370,6 +394,7 @@ class Daemon:
             carrier.close()
         self._slices.close()
         self._watch.close()
+        self._reports.close()
         await self._bus.stop()
         await self._units.close()
         await self._planner.close()

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What systemd-oomd killed, as a decision beside ours: made of what it says on the bus and of the plans that held then.
+"""What systemd-oomd killed, as a decision beside ours: made of what it says on the bus and of the plans that held then,
+or, of what nobody heard, of the journal.
 
 Source: the signal Killed() of org.freedesktop.oom1(5).
 """
@@ -8,12 +9,14 @@ from __future__ import annotations
 
 from collections import deque
 
+from oomslice.decisions.oomdlog import SAME_USEC, Told
 from oomslice.decisions.record import Decision
 from oomslice.policy.model import Policy, PolicyUnit
 
 ROOT_SLICE = "-.slice"
 PLANS_KEPT = 8
 """A kill is followed by a new plan without the victim, maybe before we hear of it; the one that held then is wanted."""
+TOLD_KEPT = 64
 CARRIER = "systemd-oomd"
 MEMORY_USED = "memory-used"
 """The reason of a kill for lack of memory and swap of the machine; another is memory-pressure."""
@@ -26,6 +29,8 @@ class OomdKills:
     def __init__(self, boot_id: str) -> None:
         self._boot_id = boot_id
         self._plans: deque[Policy] = deque(maxlen=PLANS_KEPT)
+        self._from_journal: dict[str, int] = {}
+        """cgroup -> when it was killed, of kills that the journal told first"""
 
     def follow(self, policy: Policy) -> None:
         """Takes a new plan."""
@@ -54,6 +59,39 @@ class OomdKills:
             victim_cgroup_id=unit.cgroup_id if unit is not None and exact else 0,
             victim_priority=unit.priority if unit is not None else 0,
             extra={"cgroup": path, "reason": reason},
+        )
+
+    def is_known(self, cgroup: str, usec: int) -> bool:
+        """Whether what is heard now was read in the journal already: its entry is written before the signal is sent."""
+        told_usec = self._from_journal.pop("/" + cgroup.strip("/"), None)
+        return told_usec is not None and abs(usec - told_usec) <= SAME_USEC
+
+    def missed(self, told: Told) -> Decision:
+        """The record of a kill that only the journal tells of. Which plan held then is not known, and a unit of that
+        place may have been started anew since: so its priority is that of now, and whose cgroup it was stays open."""
+        path = "/" + told.cgroup.strip("/")
+        known = self._known(path)
+        if told.boot_id == self._boot_id:
+            self._from_journal[path] = told.usec
+            while len(self._from_journal) > TOLD_KEPT:
+                del self._from_journal[next(iter(self._from_journal))]
+        under = self._known("/" + told.under.strip("/")) if told.under else []
+        domain = ROOT_SLICE
+        if told.under:
+            exact = under and under[0].path == "/" + told.under.strip("/")
+            domain = under[0].name if exact else unit_name(told.under)
+        return Decision(
+            id=f"{told.boot_id[:16]}-o{told.realtime_usec}",
+            boot_id=told.boot_id,
+            carrier=CARRIER,
+            trigger="oomd",
+            domain=domain,
+            outcome="killed-by-oomd",
+            realtime_usec=told.realtime_usec,
+            trigger_usec=told.usec,
+            victim=known[0].name if known and known[0].path == path else unit_name(path),
+            victim_priority=known[0].priority if known else 0,
+            extra={"cgroup": path, "reason": told.reason, "source": "journal"},
         )
 
     def _known(self, path: str) -> list[PolicyUnit]:

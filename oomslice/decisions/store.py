@@ -221,6 +221,24 @@ class DecisionStore:
 
         return self._run(insert)
 
+    def note(self, key: str) -> str:
+        """What was noted under this key, "" if nothing. Raises StoreError."""
+        row = self._run(
+            lambda connection: connection.execute("SELECT value FROM state WHERE key = ?", (key,)).fetchone()
+        )
+        return str(row[0]) if row is not None else ""
+
+    def add_noted(self, decisions: List[Decision], key: str, value: str) -> List[Decision]:
+        """Stores decisions and notes `value` under the key, both or neither; returns those that are new. Raises
+        StoreError."""
+
+        def insert(connection: sqlite3.Connection) -> List[Decision]:
+            with _transaction(connection):
+                connection.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", (key, value))
+                return [decision for decision in decisions if self._insert(connection, decision)]
+
+        return self._run(insert)
+
     def next_kernel_sequence(self, boot_id: str) -> int:
         """The first kernel log sequence number of this boot that was not read yet, 0 at first. Raises StoreError."""
         state = self.kernel_state(boot_id) or {}

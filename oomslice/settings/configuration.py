@@ -50,8 +50,8 @@ MANAGERS = ("system", "user")
 
 _TIER_KEYS = {key: name for key, name in YAML_SETTING_KEYS.items() if name != "tier"}
 _RULE_ONLY_KEYS = ("match", "manager")
-_POLICY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_LEADING_ZERO = re.compile(r"[+-]?0[0-9_]+")
+_POLICY_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
+_LEADING_ZERO = r"[+-]?0[0-9_]+"
 
 
 @dataclass(slots=True)
@@ -264,7 +264,7 @@ class _Reader:
         if isinstance(name, Refused):
             self._problem(name.line, "policy", "", f"{name.message}. The value is ignored")
             return None
-        if name and not _POLICY_NAME.fullmatch(name):
+        if name and not re.fullmatch(_POLICY_NAME, name):
             message = "is no name of a policy; use letters, digits, dots, underscores and hyphens, at most 64"
             self._problem(line(key_node), "policy", name, f"{message}. The value is ignored")
             return None
@@ -385,7 +385,7 @@ class _Reader:
             self._problem(source.line, key, text, f"{error}. The value is ignored")
 
     def _value(self, name: str, text: str, node: yaml.Node, parsers: Mapping[str, Parser]) -> object:
-        if name in INTEGER_FIELDS and _LEADING_ZERO.fullmatch(text):
+        if name in INTEGER_FIELDS and re.fullmatch(_LEADING_ZERO, text):
             raise BadValueError("has a leading zero, which is octal to some and not to others; leave it out")
         return parsers[name](text)
 

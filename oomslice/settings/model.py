@@ -83,7 +83,7 @@ class PressureTrigger:
         return f"{self.kind.value} {format_usec(self.stall_usec)}/{format_usec(self.window_usec)}"
 
 
-_LOOKS_LIKE_DELAY = re.compile(r"@[\s+.0-9]")
+_LOOKS_LIKE_DELAY = r"@[\s+.0-9]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class Step:
     def __str__(self) -> str:
         argument = f":{self.argument}" if self.argument is not None else ""
         # "purge:/run/a@5s" would read as a delay: where an argument could be taken so, the delay is always written.
-        written = self.delay_usec or _LOOKS_LIKE_DELAY.search(argument)
+        written = self.delay_usec or re.search(_LOOKS_LIKE_DELAY, argument)
         delay = f"@{format_usec(self.delay_usec)}" if written else ""
         return f"{self.name}{argument}{delay}"
 

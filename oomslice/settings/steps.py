@@ -82,7 +82,7 @@ STEPS: Mapping[str, StepKind] = MappingProxyType(
     }
 )
 
-_DELAY_BEGINS = re.compile(r"[\s+.0-9]")
+_DELAY_BEGINS = r"[\s+.0-9]"
 
 
 def parse_step(text: str) -> Step:
@@ -130,7 +130,7 @@ def _split(kind: StepKind, rest: str) -> tuple[str | None, str | None]:
     if not kind.at_sign:
         before, _, after = rest[1:].partition("@")
         return before, after
-    if _DELAY_BEGINS.match(after) and _is_time(after):
+    if re.match(_DELAY_BEGINS, after) and _is_time(after):
         return before, after
     return rest[1:], None
 

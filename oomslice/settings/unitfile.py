@@ -32,12 +32,12 @@ _SYSTEMD_SECTIONS = frozenset({"Unit", "Install", "Slice", "Service", "Scope"})
 _END_OF_LINE = re.compile("\n\r?\0?|\r\n?\0?|\0")
 _BYTE_ORDER_MARK = "\ufeff"
 # unichar_is_valid(): no surrogates (also what surrogateescape makes of bad bytes), no noncharacters.
-_NOT_UTF8 = re.compile(
+_NOT_UTF8 = (
     "[\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff"
     + "".join(chr(plane << 16 | 0xFFFE) + chr(plane << 16 | 0xFFFF) for plane in range(1, 17))
     + "]"
 )
-_UNSAFE_IN_SECTION = re.compile("[\x01-\x1f\"'\\\\\x7f]")
+_UNSAFE_IN_SECTION = "[\x01-\x1f\"'\\\\\x7f]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ def parse_lines(text: str) -> Iterator[Assignment | Header | Fault]:
         number, line = logical[0], logical[1].strip(WHITESPACE)
         if not line:
             continue
-        if not line.isascii() and _NOT_UTF8.search(line):
+        if not line.isascii() and re.search(_NOT_UTF8, line):
             yield Fault(section, number, "the line is not valid UTF-8", fatal=True)
             return
         if line.startswith("["):
@@ -131,7 +131,7 @@ def parse_lines(text: str) -> Iterator[Assignment | Header | Fault]:
                 yield Fault(section, number, "the section header has no closing ]", fatal=True)
                 return
             section = line[1:-1]
-            if _UNSAFE_IN_SECTION.search(section):
+            if re.search(_UNSAFE_IN_SECTION, section):
                 yield Fault(
                     section, number, "the section header has a quote, backslash or control character", fatal=True
                 )

@@ -13,7 +13,7 @@ UNIT_TYPES = (
 CGROUP_TYPES = ("slice", "service", "scope")
 """The types of units that oomslice ranks, and so the ones whose files have an [X-OOMSlice] section."""
 
-_CHARACTERS = re.compile(r"[A-Za-z0-9:_.\\@-]+")
+_CHARACTERS = r"[A-Za-z0-9:_.\\@-]+"
 
 
 class UnitNameKind(enum.Enum):
@@ -31,7 +31,7 @@ def check_unit_name(text: str) -> tuple[str, UnitNameKind | None]:
         return f"is longer than the {UNIT_NAME_MAX} characters that a unit's name can have", None
     if not prefix or prefix.startswith("@"):
         return 'is not the name of a unit; a name has something before its "@" and its type', None
-    if not _CHARACTERS.fullmatch(text):
+    if not re.fullmatch(_CHARACTERS, text):
         return (
             'is not the name of a unit; use letters, digits and ":_.\\@-" (systemd-escape(1) writes the others)',
             None,
@@ -44,4 +44,4 @@ def check_unit_name(text: str) -> tuple[str, UnitNameKind | None]:
 
 def _stem(text: str) -> str:
     stem = text.rpartition(".")[0] or text
-    return stem if len(stem) <= 40 and _CHARACTERS.fullmatch(stem) else "notify"
+    return stem if len(stem) <= 40 and re.fullmatch(_CHARACTERS, stem) else "notify"

@@ -57,20 +57,21 @@ _TIME_UNITS: tuple[tuple[str, int], ...] = (
     *((name, 1) for name in ("usec", "us", "\u03bcs", "\u00b5s")),
 )
 _TIME_UNIT = {name: size for name, size in _TIME_UNITS}
-_TIME_PART = re.compile(
+# Patterns are compiled when they are first used: most calls of oomslicectl need none of them.
+_TIME_PART = (
     r"(?P<whole>\+?[0-9]+)?(?P<dot>\.(?P<fraction>[0-9]*))?(?P<space>[ \t\n\r]*)(?P<unit>"
     + "|".join(name for name, _ in _TIME_UNITS)
     + r")?"
 )
 
 _SIZE_UNITS = (("E", 2**60), ("P", 2**50), ("T", 2**40), ("G", 2**30), ("M", 2**20), ("K", 2**10), ("B", 1), ("", 1))
-_SIZE_PART = re.compile(r"[ \t\n\r]*(?P<whole>\+?[0-9]+)(?P<dot>\.(?P<fraction>[0-9]*))?[ \t\n\r]*")
+_SIZE_PART = r"[ \t\n\r]*(?P<whole>\+?[0-9]+)(?P<dot>\.(?P<fraction>[0-9]*))?[ \t\n\r]*"
 
-_INTEGER = re.compile(
+_INTEGER = (
     r"(?:0[bB](?P<two>[0-1]+)|0[oO](?P<eight>[0-7]+)|(?P<sign>[+-]?)"
     r"(?:0[xX](?P<sixteen>[0-9a-fA-F]+)|0(?P<old_eight>[0-7]*)|(?P<ten>[1-9][0-9]*)))"
 )
-_TIER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_TIER_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 
 _TRUE = frozenset({"1", "yes", "y", "true", "t", "on"})
 _FALSE = frozenset({"0", "no", "n", "false", "f", "off"})
@@ -109,7 +110,7 @@ def parse_boolean(text: str) -> bool:
 
 def parse_integer(text: str) -> int:
     """A whole number of 32 bits as systemd's safe_atoi() takes it: 0x and a leading 0 as in C, and 0b and 0o."""
-    found = _INTEGER.fullmatch(text.lstrip(WHITESPACE)) if len(text) <= 80 else None
+    found = re.fullmatch(_INTEGER, text.lstrip(WHITESPACE)) if len(text) <= 80 else None
     if not found:
         raise BadValueError(f"is not a whole number{_hint(text)}")
     digits: tuple[tuple[str, int], ...] = (("two", 2), ("eight", 8), ("sixteen", 16), ("old_eight", 8), ("ten", 10))
@@ -163,7 +164,7 @@ def _time_part(text: str, position: int) -> tuple[int, int]:
     wrong = BadValueError(f"is not a time span{_TIME_EXAMPLES}{_hint(text)}")
     if text[position] == "-":
         raise BadValueError("is negative; a time span is not")
-    found = _TIME_PART.match(text, position)
+    found = re.compile(_TIME_PART).match(text, position)
     if not found or (found["whole"] is None and found["dot"] is None):
         raise wrong
     if found["dot"] is not None and not found["fraction"]:
@@ -216,7 +217,7 @@ def parse_size(text: str) -> int:
     while True:
         if text[position:].lstrip(WHITESPACE).startswith("-"):
             raise BadValueError("is negative; a size is not")
-        found = _SIZE_PART.match(text, position)
+        found = re.compile(_SIZE_PART).match(text, position)
         if not found:
             raise wrong
         position = found.end()
@@ -331,7 +332,7 @@ def parse_pressure_victims(text: str) -> PressureVictims:
 
 def parse_tier_name(text: str) -> str:
     """Tier=, and the names below `tiers:`: letters, digits, "_", "." and "-", at most 64."""
-    if not _TIER_NAME.fullmatch(text) or len(text) > TIER_NAME_MAX:
+    if not re.fullmatch(_TIER_NAME, text) or len(text) > TIER_NAME_MAX:
         right = f'use letters, digits, "_", "." and "-", at most {TIER_NAME_MAX}'
         raise BadValueError(f"is not the name of a tier; {right}{_hint(text)}")
     return text

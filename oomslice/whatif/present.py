@@ -1,38 +1,20 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""This machine: its units and settings, asked of systemd and read from files, and its figures. Needs no daemon."""
+"""This machine: the settings of its units, read from files, and its figures. Needs no daemon. Whom to ask for the units
+is the caller's to know."""
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Iterable
-from importlib.util import find_spec
 from pathlib import Path
 
 from oomslice.cgroups.model import Cgroup, Usage
 from oomslice.cgroups.tree import CgroupTree
 from oomslice.errors import CgroupError
 from oomslice.settings.unitfile import SECTION
-from oomslice.units.client import UnitsClient
 from oomslice.units.files import read_configuration, read_unit_files
 from oomslice.units.model import Unit, UnitSnapshot
 from oomslice.whatif.state import Figures, Stall, State
-
-
-def snapshot() -> UnitSnapshot:
-    """The units of PID 1. Raises UnitsError, ModuleNotFoundError without pystemd."""
-    if find_spec("pystemd") is None:
-        # It is imported in a process of its own, which could only say that it ended.
-        raise ModuleNotFoundError("No module named 'pystemd'", name="pystemd")
-
-    async def asked() -> UnitSnapshot:
-        client = UnitsClient()
-        try:
-            return await client.snapshot(full=True)
-        finally:
-            await client.close()
-
-    return asyncio.run(asked())
 
 
 def read_state(units: UnitSnapshot, tree: CgroupTree, root: Path = Path("/")) -> State:

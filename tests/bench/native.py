@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What can be measured on the machine itself, without a memory controller: the real core kills real processes in real
 cgroups, but the shortage is written into a meminfo file of ours. So these are the times of the kill path alone. And how
-soon oomslicectl is there, as a multiple of what Python takes to do nothing."""
+soon oomslicectl is there, as a multiple of what Python takes to do nothing. The kill path once more while users call a
+bus with the real service on it as often as that lets them."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -13,11 +17,21 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from oomslice.bus.service import BusService
 from tests.bench.figures import Figure, say
+from tests.bus.rig import FixedBackend, PrivateBus
+from tests.bus.test_flood import counted, flood
 from tests.core.bpf_rig import Kernel, UnavailableError, build_programs, open_kernel
 from tests.core.rig import Core, Scene, Tree, build, cgroup2_mount
 
 UNITS = (10, 100, 1000)
+FLOODERS = 4
+"""Processes that call, with four connections each."""
+
+VERBS = (
+    *("--help", "status", "explain", "show", "top --once", "monitor", "metrics", "doctor"),
+    *("verify /dev/null", "verify", "simulate"),
+)
 
 HOLD = """
 import mmap, time
@@ -28,8 +42,9 @@ time.sleep(1e6)
 """
 
 
-def kills(runs: int, *, processes: int, hold_mb: int = 0) -> list[Figure]:
-    """From trigger to signal and to the end of a unit of `processes`, one of which holds `hold_mb` MiB."""
+def kills(runs: int, *, processes: int, hold_mb: int = 0, during: str = "") -> list[Figure]:
+    """From trigger to signal and to the end of a unit of `processes`, one of which holds `hold_mb` MiB. `during` says
+    what else goes on."""
     mount = cgroup2_mount()
     if mount is None:
         return []
@@ -55,7 +70,7 @@ def kills(runs: int, *, processes: int, hold_mb: int = 0) -> list[Figure]:
             finally:
                 tree.close()
                 core.close()
-    what = f"{processes} process{'es' if processes > 1 else ''}" + (f", {hold_mb} MiB" if hold_mb else "")
+    what = f"{processes} process{'es' if processes > 1 else ''}" + (f", {hold_mb} MiB" if hold_mb else "") + during
     return [
         Figure(f"trigger to signal, {what}", "ms", tuple(signal)),
         Figure(f"trigger to death, {what}", "ms", tuple(death)),
@@ -68,6 +83,40 @@ def _hold(tree: Tree, cgroup: Path, size: int) -> None:
     assert child.stdout is not None
     child.stdout.readline()
     tree.children.append(child)
+
+
+def made_in(counts: Path) -> int:
+    """Calls that a process has made."""
+    return counted(counts)[0]
+
+
+def flooded(runs: int) -> Iterator[Figure]:
+    """The same while FLOODERS processes of another user call the service without end, and how many calls that makes."""
+    if shutil.which("dbus-daemon") is None or os.geteuid() != 0:
+        say("a flood of calls is not measured: it needs dbus-daemon, and root to become another user")
+        return
+    say(f"calls of {FLOODERS} processes")
+
+    async def measured() -> list[Figure]:
+        async with contextlib.AsyncExitStack() as open_:
+            directory = Path(open_.enter_context(tempfile.TemporaryDirectory(dir="/tmp")))
+            bus = PrivateBus(directory)
+            open_.callback(bus.stop)
+            service = BusService(FixedBackend(), address=bus.address)
+            assert await service.start()
+            open_.push_async_callback(service.stop)
+            floods = []
+            for number in range(FLOODERS):
+                (directory / f"flood{number}").mkdir()
+                floods.append(await open_.enter_async_context(flood(bus, directory / f"flood{number}")))
+            while min(made_in(counts) for counts in floods) < 1000:
+                await asyncio.sleep(0.1)
+            before, began = sum(made_in(counts) for counts in floods), time.monotonic()
+            taken = await asyncio.to_thread(kills, runs, processes=1, during=", during a flood of calls")
+            made = sum(made_in(counts) for counts in floods) - before
+            return [*taken, Figure("calls in a second", "1/s", (made / (time.monotonic() - began),), "10000")]
+
+    yield from asyncio.run(measured())
 
 
 def starts(runs: int) -> Iterator[Figure]:
@@ -84,11 +133,11 @@ def starts(runs: int) -> Iterator[Figure]:
             subprocess.run([sys.executable, *words], env=environment, capture_output=True, check=False)
             return time.perf_counter() - began
 
-        for verb in ("--help", "status", "explain", "show", "doctor", "verify"):
-            call = ("-m", "oomslice.cli.main", verb)
+        for verb in VERBS:
+            call = ("-c", "from oomslice.cli.main import main; raise SystemExit(main())", *verb.split())
             took(*call)  # compiles it, as a package is when it is installed
             times = tuple(took(*call) / took("-c", "pass") for _ in range(max(runs, 5)))
-            goal = "at most 5" if verb not in ("doctor", "verify") else ""
+            goal = "at most 5"
             yield Figure(f"oomslicectl {verb} in times of python3 -c pass", "", times, goal)
 
 
@@ -126,4 +175,5 @@ def figures(runs: int) -> Iterator[Figure]:
     yield from kills(runs, processes=1)
     yield from kills(runs, processes=80)
     yield from kills(runs, processes=1, hold_mb=1024)
+    yield from flooded(runs)
     yield from choices(runs)

@@ -2,8 +2,9 @@
 """What the reserve is worth: storms in the test machine with reserves of several sizes.
 
 `python -m tests.bench.reserve_bench PACKAGE --sizes 0 4 16 64` prints one table per size and kind of storm. The machine
-has 2 GiB, no swap and a steady clock. A storm is a unit that grows as fast as it can: as one process, or as eight. "late": limits are
-so low that the memory is gone when the decision is made; there the reserve is all that the kernel has left.
+has 2 GiB, no swap and a steady clock. A storm is a unit that grows as fast as it can: as one process, or as eight.
+"late": limits are so low that the memory is gone when the decision is made; there the reserve is all that the kernel has
+left.
 """
 
 from __future__ import annotations

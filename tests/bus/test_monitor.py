@@ -15,8 +15,10 @@ from typing import Any
 
 from dbus_next import MessageType
 
+from oomslice.bus.events import STARTED, STOPPED, Event
+from oomslice.bus.hearing import QuickListener
 from oomslice.bus.interface import MANAGER, OBJECT_PATH
-from oomslice.bus.listener import STARTED, STOPPED, WAITING_MAX, Event, Listener
+from oomslice.bus.listener import WAITING_MAX, Listener
 from oomslice.bus.service import BusService
 from oomslice.bus.transport import Connection, _encode
 from oomslice.cli.failure import Exit
@@ -216,6 +218,42 @@ def test_a_signal_from_somebody_else_is_not_heard(bus: PrivateBus) -> None:
             liar.close()
 
     asyncio.run(main())
+
+
+def test_the_quick_listener_hears_the_daemon_alone(bus: PrivateBus) -> None:
+    def first_of(listener: QuickListener) -> Event:
+        assert listener.running
+        return listener.next()
+
+    async def main() -> None:
+        async with served(bus) as service:
+            with QuickListener(bus.address) as listener:
+                liar = await Connection.open(bus.address)
+                for signature, body in (("ssss", ["lie", "-.slice", "init.scope", "freed"]), ("", [])):
+                    lie = _encode(
+                        message_type=MessageType.SIGNAL,
+                        destination=f":1.{listener_number(bus, liar)}",
+                        path=OBJECT_PATH,
+                        interface=MANAGER.name,
+                        member="DecisionMade",
+                        signature=signature,
+                        body=body,
+                        serial=9,
+                    )
+                    liar._write(lie)
+                await liar.call_bus("GetId")  # answered when the lies have been delivered
+                await service.decision_made(decision(1))
+                event = await asyncio.wait_for(asyncio.to_thread(first_of, listener), DEADLINE_S)
+                assert event.arguments["id"] == "00000000000000aa-1"
+                liar.close()
+
+    asyncio.run(main())
+
+
+def listener_number(bus: PrivateBus, after: Connection) -> int:
+    """Of the connection that was opened just before `after`."""
+    assert after.unique_name
+    return int(after.unique_name.rpartition(".")[2]) - 1
 
 
 def test_who_does_not_take_events_loses_the_oldest(bus: PrivateBus) -> None:

@@ -58,15 +58,17 @@ class Kernel:
     def __init__(self, program: Path, directory: Path, tree: Tree) -> None:
         self._program = program
         self.pins = directory / "pins"
-        self._report = directory / "report"
+        self.report = directory / "report"
+        self.policies = directory / "policies"
+        self.said = ""
         self.tree = tree
         self.cgroups = CgroupTree(tree.mount)
         self.values = SliceValues(self.cgroups, self.pins)
 
     def load(self) -> str:
         """What `load` says of choice."""
-        said = self._run("load")
-        return next(line for line in said.splitlines() if line.startswith("choice: "))
+        self.said = self._run("load")
+        return next(line for line in self.said.splitlines() if line.startswith("choice: "))
 
     def choose(self, cgroup: Path, *options: str) -> dict[str, Any]:
         """The answer."""
@@ -95,13 +97,21 @@ class Kernel:
             path=f"/{self.tree.root.name}/{name}",
         )
 
+    def status(self) -> dict[str, Any]:
+        """What `status` says."""
+        said: dict[str, Any] = json.loads(self._run("--json", "status"))
+        return said
+
+    def policy(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """The command of that name, whatever comes of it."""
+        return subprocess.run(self._command("policy", *arguments), check=False, capture_output=True, text=True)
+
+    def _command(self, *arguments: str) -> list[str]:
+        places = (f"--pins={self.pins}", f"--report={self.report}", f"--policies={self.policies}")
+        return [str(self._program), *places, *arguments]
+
     def _run(self, *arguments: str) -> str:
-        return subprocess.run(
-            [self._program, f"--pins={self.pins}", f"--report={self._report}", *arguments],
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
+        return subprocess.run(self._command(*arguments), check=True, capture_output=True, text=True).stdout
 
 
 @contextlib.contextmanager

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from oomslice._core import lib
-from oomslice.carriers.bpf import BpfCarrier
+from oomslice.carriers.bpf import BpfCarrier, ReportedPolicy, reported_policy
 from oomslice.carriers.core import CoreCarrier
 from oomslice.carriers.kernel import KernelCarrier
 from oomslice.carriers.model import Carrier, CarrierState
 from oomslice.carriers.prekill import PREKILL, PrekillCarrier
+from oomslice.carriers.reportwatch import ReportWatch
 from oomslice.decisions.bpfkills import BpfKills
 from oomslice.decisions.kernel import KernelKills
 from oomslice.decisions.store import DecisionStore
@@ -64,6 +65,64 @@ def test_bpf_programs_are_carriers_as_oomslice_bpf_reports_them(tmp_path: Path) 
     assert (early.active, early.detail) == (True, "sees")
     report.write_text("other\tactive\t\nrubbish\n")
     assert said() == (False, "this version of oomslice-bpf has no program observe")
+
+
+def test_carriers_say_which_policy_they_have_or_why_it_is_not_in_force(tmp_path: Path) -> None:
+    report = tmp_path / "bpf.status"
+    choice = BpfCarrier("choice", "answers", acts=False, chooses=True, report=report, pins=tmp_path / "bpf")
+    signs = BpfCarrier("signs", "wakes", acts=False, report=report, pins=tmp_path / "bpf")
+
+    def said(policy_line: str) -> list[tuple[str, str]]:
+        report.write_text(f"signs\tactive\t\nchoice\tactive\t\n{policy_line}\n")
+        states = []
+        for carrier in (choice, signs):
+            carrier.look()
+            states.append((carrier.state().detail, carrier.state().last_error))
+        return states
+
+    assert said("") == [("answers", ""), ("wakes", "")]
+    assert said("policy\tactive\t\tmine.o\t1790000000000000\tchoice prekill") == [
+        ("answers; it asks the policy mine.o", ""),
+        ("wakes", ""),
+    ]
+    assert reported_policy(report) == ReportedPolicy("mine.o", "", 1790000000000000, ("choice", "prekill"))
+    assert said("policy\tinactive\tthe verifier says: no\tmine.o\t7\t") == [
+        ("answers", "the policy mine.o is not in force: the verifier says: no"),
+        ("wakes", ""),
+    ]
+    assert said("policy\tactive\t")[0] == ("answers", "")
+    report.unlink()
+    assert reported_policy(report) is None
+
+
+def test_a_new_report_is_noticed_and_nothing_else_is(tmp_path: Path) -> None:
+    report = tmp_path / "bpf.status"
+
+    async def run() -> None:
+        told = asyncio.Event()
+        watch = ReportWatch(told.set, report)
+
+        async def is_told() -> bool:
+            try:
+                await asyncio.wait_for(told.wait(), 0.3)
+            except TimeoutError:
+                return False
+            told.clear()
+            return True
+
+        (tmp_path / "bpf.status.new").write_text("choice\tactive\t\n")
+        (tmp_path / "core.sock").touch()
+        assert not await is_told()
+        (tmp_path / "bpf.status.new").rename(report)
+        assert await is_told()
+        report.unlink()
+        assert await is_told()
+        watch.close()
+        watch.close()
+        # There is nothing to watch: that is no failure.
+        ReportWatch(told.set, tmp_path / "none" / "bpf.status").close()
+
+    asyncio.run(run())
 
 
 def test_the_kernels_own_killer_is_a_carrier_that_only_reports(tmp_path: Path) -> None:

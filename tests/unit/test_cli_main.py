@@ -340,10 +340,21 @@ def test_nothing_heavy_is_imported_for_help(arguments: tuple[str, ...]) -> None:
     [
         *("status", "slices", "slices a.slice", "decisions", "decisions --since today", "show", "explain", "reload"),
         *("set a.slice Priority=1", "act a.service freeze", "release a.service", "report -o /dev/null"),
+        *("top", "top --once", "monitor", "metrics"),
     ],
 )
 def test_a_question_imports_no_more_than_it_needs(call: str) -> None:
     assert imported(*call.split(), DBUS_SYSTEM_BUS_ADDRESS="unix:path=/nonexistent/bus") <= FOR_A_QUESTION
+
+
+def test_a_file_is_checked_with_what_reads_files() -> None:
+    needed = {"dataclasses", "inspect", "yaml", "oomslice.settings", "oomslice.units"}
+    assert imported("verify", "/dev/null") <= FOR_A_QUESTION | needed
+
+
+def test_the_screen_is_drawn_before_the_loop_is_imported() -> None:
+    code = "import sys, oomslice.cli.live.screen; sys.exit('asyncio' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60, check=False).returncode == 0
 
 
 def test_only_the_module_of_the_verb_that_is_called_is_imported() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from oomslice.bus.listener import Event
+from oomslice.bus.events import Event
 from oomslice.cli.monitor import render
 from oomslice.cli.text import Terminal
 

@@ -250,6 +250,11 @@ def test_a_kernel_kill_is_not_shown_as_ours() -> None:
     assert "By the plan: as planned, nobody of a smaller priority lived" in text
 
 
+def test_a_victim_that_a_bpf_policy_wanted_is_shown_as_such() -> None:
+    assert "BPF policy" not in shown(changed(carrier="bpf"))
+    assert "Policy: your BPF policy wanted it first" in shown(changed(carrier="bpf", extra={"policy": "kill"}))
+
+
 def test_show_needs_no_field_but_survives_all_missing() -> None:
     assert "Outcome" in show.render({}, TERMINAL)
 

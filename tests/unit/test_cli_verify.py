@@ -152,12 +152,14 @@ def test_all_running_units_with_a_section_are_checked(
     assert printed.out == "1 file checked: 1 error.\n"
 
 
-def test_without_pystemd_the_package_is_named(
+def test_without_systemd_it_says_what_can_be_checked_without_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert main(["verify"]) == Exit.NOT_INSTALLED
-    assert "apt install python3-pystemd" in capsys.readouterr().err
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent/bus")
+    assert main(["verify"]) == Exit.FAILED
+    errors = capsys.readouterr().err
+    assert "systemd cannot be asked: the message bus at unix:path=/nonexistent/bus cannot be reached" in errors
+    assert "oomslicectl verify ./FILE" in errors
 
 
 def test_values_cannot_send_control_sequences(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from oomslice.cgroups.tree import CgroupTree
-from oomslice.cli import changed, record
+from oomslice.cli import changed, record, systemd
 from oomslice.cli.failure import Exit
 from oomslice.cli.main import main
 from oomslice.units.model import UnitSnapshot
@@ -163,7 +163,7 @@ def test_record_asks_systemd_again_only_when_cgroups_change(monkeypatch: pytest.
         return UnitSnapshot(())
 
     monkeypatch.setattr(CgroupTree, "names", lambda self: dict(names))
-    monkeypatch.setattr(present, "snapshot", snapshot)
+    monkeypatch.setattr(systemd, "snapshot", snapshot)
     monkeypatch.setattr(present, "read_state", lambda units, tree: state())
     monkeypatch.setattr(present, "read_figures", lambda cgroups, tree: figures())
     looks = record.Looks(CgroupTree())

@@ -1,24 +1,17 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The plan's choice inside the kernel: oomsliced gives the plan, `oomslice-bpf choose` chooses by it, and a program of
-the administrator has a say."""
+"""The plan's choice inside the kernel: oomsliced gives the plan, and `oomslice-bpf choose` chooses by it."""
 
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .image import REPOSITORY
 from .lab import Lab
 from .test_bpf import OOMSLICE_BPF, carriers, status
 
 MIB = 1 << 20
-WITHOUT = "/etc/systemd/system/oomslice-bpf.service.d/50-without.conf"
-EXAMPLE = REPOSITORY / "docs" / "examples" / "skip-small.bpf.c"
 
 
 def choose(lab: Lab, cgroup: str = "", *, prefix: str = "") -> dict[str, Any]:
@@ -42,37 +35,6 @@ def three(lab: Lab) -> None:
     lab.start_service("small", 30, slice="test.slice")
     lab.start_service("large", 60, slice="test.slice")
     lab.wait_planned(least=-20, small=-10, large=-10)
-
-
-def compiled(source: Path, directory: Path, text: str = "") -> Path:
-    """A BPF program, built as the example says."""
-    if shutil.which("clang") is None:
-        pytest.skip("clang is not installed")
-    headers = directory / "include" / "oomslice"
-    headers.mkdir(parents=True, exist_ok=True)
-    shutil.copy(REPOSITORY / "bpf" / "policy.h", headers)
-    if text:
-        source.write_text(text)
-    multiarch = subprocess.run(["gcc", "-print-multiarch"], check=True, capture_output=True, text=True).stdout.strip()
-    target = directory / f"{source.name}.o"
-    subprocess.run(
-        [
-            *("clang", "-target", "bpf", "-O2", "-g", "-Wall", "-Wextra", "-Werror", f"-I{headers.parent}"),
-            *("-idirafter", f"/usr/include/{multiarch}", "-c", source, "-o", target),
-        ],
-        check=True,
-    )
-    return target
-
-
-def policy(body: str) -> str:
-    """The text of a program with this body."""
-    return (
-        "#include <linux/bpf.h>\n#include <bpf/bpf_helpers.h>\n#include <oomslice/policy.h>\n"
-        'char LICENSE[] SEC("license") = "Dual BSD/GPL";\n'
-        'SEC("freplace/oomslice_policy")\n'
-        f"int oomslice_policy(struct oomslice_policy_candidate *candidate) {{ {body} }}\n"
-    )
 
 
 @pytest.mark.both_kernels
@@ -142,62 +104,6 @@ def test_the_plan_comes_back_with_the_programs_and_goes_with_the_units(lab: Lab)
         lab.machine.wait_for("the daemon noticed", lambda: not carriers(lab)["bpf-choice"]["Active"], 30)
     finally:
         lab.machine.check("systemctl start oomslice-bpf.service")
-
-
-@pytest.mark.both_kernels
-def test_an_administrators_own_program_has_a_say(lab: Lab, tmp_path: Path) -> None:
-    lab.machine.put("/run/skip-small.o", compiled(EXAMPLE, tmp_path).read_bytes())
-    if carriers(lab)["bpf-prekill"]["Active"]:
-        # It would be in force in some places only, so it is refused as a whole, and what helps is said.
-        result = lab.machine.run(f"{OOMSLICE_BPF} policy /run/skip-small.o")
-        assert result.rc == 1 and "prekill-" in result.out and "--without=prekill" in result.out, result.out
-        assert "What was in force before stays" in result.out
-        command = f"{OOMSLICE_BPF} load --without=prekill"
-        lab.write(WITHOUT, f"[Service]\nExecStart=\nExecStart={command}\nExecReload=\nExecReload={command}\n")
-        lab.machine.check("systemctl daemon-reload && systemctl restart oomslice-bpf.service", timeout=120)
-        lab.machine.wait_for("it is left out", lambda: not carriers(lab)["bpf-prekill"]["Active"], 30)
-        assert "left out, by --without=prekill" in lab.machine.check(f"{OOMSLICE_BPF} status")
-    three(lab)
-    wait_chosen(lab, "/test.slice/least.service")
-    try:
-        said = lab.machine.check(f"{OOMSLICE_BPF} policy /run/skip-small.o")
-        assert "in force in choice-who" in said.splitlines()
-        said = lab.machine.check(f"{OOMSLICE_BPF} policy")
-        assert "in force in choice-who" in said.splitlines()
-        # 16 MiB unless told otherwise.
-        answer = choose(lab, "/test.slice")
-        assert (answer["path"], answer["skipped"], answer["eligible"]) == ("/test.slice/large.service", 1, 3)
-        lab.machine.check(
-            "bpftool map update pinned /run/oomslice/bpf/policy/map-smallest key 0 0 0 0 value 0 0 0 4 0 0 0 0"
-        )
-        answer = choose(lab, "/test.slice")
-        assert (answer["result"], answer["skipped"]) == ("nobody", 3)
-        # One that says whom to kill replaces it.
-        body = "return candidate && candidate->usage > (20 << 20) && candidate->usage < (50 << 20) ? 2 : 0;"
-        source = tmp_path / "kill.bpf.c"
-        lab.machine.put("/run/kill.o", compiled(source, tmp_path, policy(body)).read_bytes())
-        lab.machine.check(f"{OOMSLICE_BPF} policy /run/kill.o")
-        answer = choose(lab, "/test.slice")
-        assert (answer["path"], answer["by_policy"]) == ("/test.slice/small.service", True)
-        # One that the verifier refuses changes nothing, and what it says is said.
-        source = tmp_path / "bad.bpf.c"
-        body = "return *(volatile int *)candidate->cgroup_id;"
-        lab.machine.put("/run/bad.o", compiled(source, tmp_path, policy(body)).read_bytes())
-        result = lab.machine.run(f"{OOMSLICE_BPF} policy /run/bad.o")
-        assert result.rc == 1
-        assert "the verifier says: R1 invalid mem access" in result.out, result.out
-        assert "What was in force before stays" in result.out, result.out
-        assert choose(lab, "/test.slice")["path"] == "/test.slice/small.service"
-        lab.machine.check(f"{OOMSLICE_BPF} policy --remove")
-        assert "no policy is in force" in lab.machine.check(f"{OOMSLICE_BPF} policy")
-        assert choose(lab, "/test.slice")["path"] == "/test.slice/least.service"
-        # It ends with the programs that it is part of.
-        lab.machine.check(f"{OOMSLICE_BPF} policy /run/kill.o && systemctl reload oomslice-bpf.service")
-        assert "no policy is in force" in lab.machine.check(f"{OOMSLICE_BPF} policy")
-        wait_chosen(lab, "/test.slice/least.service")
-    finally:
-        lab.machine.run(f"{OOMSLICE_BPF} policy --remove; rm -f /run/skip-small.o /run/kill.o /run/bad.o {WITHOUT}")
-        lab.machine.check("systemctl daemon-reload && systemctl restart oomslice-bpf.service", timeout=120)
 
 
 @pytest.mark.both_kernels

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from .lab import Lab
+from .lab import HOG, Lab
 
 NEEDED = (
     "init.scope",
@@ -43,6 +43,61 @@ def test_systemd_oomd_is_named_and_its_units_are_left_to_it(lab: Lab) -> None:
         assert lab.lives("kept")
     finally:
         lab.machine.check("systemctl stop systemd-oomd.service systemd-oomd.socket")
+
+
+STALLING = """
+[Slice]
+ManagedOOMMemoryPressure=kill
+ManagedOOMMemoryPressureLimit=5%
+ManagedOOMMemoryPressureDurationSec=1s
+"""
+
+
+def test_what_systemd_oomd_kills_is_in_the_list_with_what_oomslice_killed(lab: Lab) -> None:
+    machine = lab.machine
+    # It acts on pressure only where pages are reclaimed meanwhile, which without swap those of the hog are not.
+    lab.use_swap()
+    lab.write("/etc/systemd/system/theirs.slice", STALLING)
+    lab.drop_in("theirs.slice", "Priority=-5")
+    lab.daemon_reload()
+    machine.check("systemctl start systemd-oomd.service", timeout=120)
+    lab.adopt("theirs.slice")
+    try:
+        machine.wait_for(
+            "systemd-oomd is seen",
+            lambda: [one for one in lab.property("Carriers") if one["Name"] == "systemd-oomd" and one["Active"]],
+            60,
+            0.5,
+        )
+        lab.start("stalls", f"{HOG} 20 4000", slice="theirs.slice", MemoryHigh="24M")
+        decision = lab.decision_about("stalls", timeout=180)
+        assert (decision["carrier"], decision["outcome"]) == ("systemd-oomd", "killed-by-oomd")
+        assert (decision["domain"], decision["victim_priority"]) == ("theirs.slice", -5)
+        assert decision["extra"]["reason"] == "memory-pressure"
+        assert decision["victim_cgroup_id"] > 0
+        machine.wait_for("it is dead", lambda: not machine.active("stalls"), 60, 0.5)
+        shown = machine.check("oomslicectl decisions; oomslicectl show")
+        assert "systemd-oomd chose by its own rules" in shown and "killed-by-oomd" in shown
+        # While oomsliced is not there, its signal is heard by nobody. The journal has it.
+        machine.check("systemctl stop oomsliced.service")
+        lab.start("stalls2", f"{HOG} 20 4000", slice="theirs.slice", MemoryHigh="24M")
+        machine.wait_for("it is dead", lambda: not machine.active("stalls2"), 180, 0.5)
+        machine.check("systemctl start oomsliced.service")
+        missed = lab.decision_about("stalls2", timeout=90)
+        assert (missed["carrier"], missed["outcome"]) == ("systemd-oomd", "killed-by-oomd")
+        assert (missed["domain"], missed["victim_priority"]) == ("theirs.slice", -5)
+        assert missed["extra"]["source"] == "journal"
+        assert missed["extra"]["cgroup"] == "/theirs.slice/stalls2.service"
+        assert 0 < missed["trigger_usec"] - decision["trigger_usec"] < 600_000_000
+        # What is in the list stays there once, however often oomsliced begins anew.
+        machine.check("systemctl restart oomsliced.service")
+        machine.wait_for("oomslice is armed", lab.armed, 120, 0.5)
+        time.sleep(15)
+        assert sorted(lab.victims()) == ["stalls.service", "stalls2.service"]
+        (carrier,) = [one for one in lab.property("Carriers") if one["Name"] == "systemd-oomd"]
+        assert not carrier["LastError"], carrier
+    finally:
+        machine.check("systemctl stop systemd-oomd.service systemd-oomd.socket")
 
 
 def test_bare_installation_spares_what_the_machine_needs_to_stay_reachable(lab: Lab) -> None:

@@ -103,13 +103,15 @@ def given(machine: Machine) -> int:
 def test_removing_stops_all_and_keeps_the_decisions(bare: Machine) -> None:
     # What is shipped protects some that run here.
     assert given(bare) > 0
+    # Configuration, as all that is in /etc.
+    bare.check("mkdir -p /etc/oomslice/bpf-policy && touch /etc/oomslice/bpf-policy/mine.o")
     bare.check(f"{APT} remove oomslice", timeout=120)
     assert bare.run(f"systemctl is-active {UNITS}").rc != 0
     assert bare.run("pgrep -u oomslice; pgrep -x oomslice-core").out.split() == []
     assert bare.run("mountpoint -q /run/oomslice/bpf").rc != 0
     assert "name kill_" not in bare.check("bpftool prog list")
     bare.check(
-        "test -e /var/lib/oomslice/decisions.sqlite && "
+        "test -e /var/lib/oomslice/decisions.sqlite && test -e /etc/oomslice/bpf-policy/mine.o && "
         "test ! -e /run/oomslice/core.sock && test ! -e /run/oomslice/actions.sock && test ! -e /run/oomslice/scores"
     )
     assert given(bare) == 0

@@ -114,14 +114,10 @@ def _pressure(files: Files) -> Iterator[Finding]:
 
 def probe_mrelease() -> int:
     """The errno of process_mrelease() on a descriptor that cannot be: EBADF where the kernel has it."""
-    from oomslice.errors import KernelError
-    from oomslice.kernel import process_mrelease
+    # Not oomslice.kernel, which brings along what settings are made of.
+    from oomslice._core import lib
 
-    try:
-        process_mrelease(-1)
-    except KernelError as error:
-        return error.errno or 0
-    return 0
+    return -min(0, int(lib.oomslice_process_mrelease(-1)))
 
 
 def _mrelease(probe: Probe) -> Finding:

@@ -216,19 +216,10 @@ def parse_pressure(text: str) -> Pressure:
     return Pressure(*(values.get(key, 0.0) for key in ("someavg10", "someavg60", "fullavg10", "fullavg60")))
 
 
-def limits_of(total: int, swap_total: int) -> Limits:
-    """Where oomslice acts, from the YAML in force, or the defaults where that cannot be read."""
-    from oomslice.settings.model import MachineTriggers
-
-    machine = MachineTriggers()
-    try:
-        from oomslice.settings.configuration import parse_configuration
-        from oomslice.units.files import read_configuration
-    except ModuleNotFoundError:
-        pass  # without PyYAML: the defaults
-    else:
-        machine = parse_configuration(read_configuration())[0].machine
-    return Limits(machine.available_min.of(total), machine.swap_free_min.of(swap_total))
+async def ask_limits(manager: Manager) -> Limits:
+    """Where oomslice acts, as the daemon has it in force. Raises OomsliceError."""
+    figures: Mapping[str, Any] = (await manager.do("GetStatistics"))[2]
+    return Limits(int(figures.get("MemoryAvailableLimit", 0)), int(figures.get("SwapFreeLimit", 0)))
 
 
 def as_data(shown: Picture) -> dict[str, Any]:

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The screen of `oomslicectl top`: curses on the alternate screen, keys, resizes and a look every few seconds.
 
-One event loop does all of it, so keys work while the daemon is silent. Whatever ends it, the terminal is as it was.
+One event loop does all of it, so keys work while the daemon is silent. Whatever ends it, the terminal is as it was. The
+first picture is drawn without the loop, which is imported only then.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import curses
 import locale
@@ -15,12 +15,17 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import TYPE_CHECKING
 
 from oomslice.cli.failure import CommandFailure, Exit
 from oomslice.cli.live.figures import Limits, Order, Picture, Reader, picture
 from oomslice.cli.live.view import Line, View, frame
 from oomslice.cli.text import Terminal
 from oomslice.errors import OomsliceError
+
+if TYPE_CHECKING:
+    import asyncio
 
 Ask = Callable[[str], Awaitable[Order]]
 """Domain -> the order now. Raises OomsliceError."""
@@ -44,11 +49,15 @@ PATIENCE_S = 5.0
 """How long the daemon may take to answer; the figures of the machine do not wait for it."""
 
 
-class Screen:
-    """One run of top. `ask` gets the order; `first` is its first answer."""
+SIGNALS = frozenset({signal.SIGWINCH, signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+"""What ends it or is about the size of the terminal."""
 
-    def __init__(self, ask: Ask, reader: Reader, limits: Limits, view: View, terminal: Terminal, first: Order) -> None:
-        self._ask = ask
+
+class Screen:
+    """One run of top, to be used in `with`: there from the first picture on. `first` is the daemon's first answer."""
+
+    def __init__(self, reader: Reader, limits: Limits, view: View, terminal: Terminal, first: Order) -> None:
+        self._ask: Ask
         self._reader = reader
         self._limits = limits
         self._view = view
@@ -56,19 +65,46 @@ class Screen:
         self._order = first
         self._complaint = ""
         self._shown: Picture | None = None
-        self._wake = asyncio.Event()
+        self._wake: asyncio.Event
         self._ended = False
         self._window: curses.window
         self._attributes: dict[str, int] = {}
 
-    async def run(self) -> Exit:
-        """Until the user has seen enough."""
+    def __enter__(self) -> Screen:
+        """Draws the first picture. Raises CommandFailure."""
+        # Kept for the loop, which will know what to do; curses would take the first one for itself and tell nobody.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            signal.signal(signal.SIGWINCH, lambda number, stack: None)
+            self._start()
+            try:
+                self._shown = self._picture()
+                self._draw()
+            except BaseException:
+                self._stop()
+                raise
+        except BaseException:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stop()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+    async def run(self, ask: Ask) -> Exit:
+        """Until the user has seen enough. `ask` gets the order."""
+        import asyncio
+
+        self._ask = ask
+        self._wake = asyncio.Event()
         loop = asyncio.get_running_loop()
-        # Before curses, which would otherwise take the signal for itself and tell nobody.
         loop.add_signal_handler(signal.SIGWINCH, self._resized)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in SIGNALS - {signal.SIGWINCH}:
             loop.add_signal_handler(number, self._end)
-        self._start()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         loop.add_reader(sys.stdin.fileno(), self._keys)
         asking: asyncio.Task[None] | None = None
         try:
@@ -86,10 +122,12 @@ class Screen:
             if asking is not None:
                 asking.cancel()
             loop.remove_reader(sys.stdin.fileno())
-            self._stop()
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the terminal is as it was
         return Exit.OK
 
     async def _look(self) -> None:
+        import asyncio
+
         try:
             async with asyncio.timeout(PATIENCE_S):
                 self._order = await self._ask(self._view.domain or self._order.domain)

@@ -7,7 +7,6 @@ A line is a list of (style, text) and never wider than the screen; styles are th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from oomslice.cli.live.figures import Picture, Pressure, Row, shown_rows
@@ -46,19 +45,21 @@ KEYS = (
 INTERVALS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 
 
-@dataclass(slots=True)
 class View:
     """What the user has chosen to see."""
 
-    interval: float = 2.0
-    sort: str = SORTS[0]
-    everything: bool = False
-    paused: bool = False
-    help: bool = False
-    top: int = 0
-    """how many rows are scrolled over"""
-    domain: str = ""
-    """wanted; "" is the machine"""
+    def __init__(
+        self, *, interval: float = 2.0, everything: bool = False, help: bool = False, top: int = 0, domain: str = ""
+    ) -> None:
+        self.interval = interval
+        self.sort = SORTS[0]
+        self.everything = everything
+        self.paused = False
+        self.help = help
+        self.top = top
+        """how many rows are scrolled over"""
+        self.domain = domain
+        """wanted; "" is the machine"""
 
     def key(self, key: str, page: int, domains: Sequence[str]) -> str:
         """Takes a key; returns "quit", "look" (figures are wanted now) or "" (what is known is to be drawn again)."""
