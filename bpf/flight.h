@@ -117,20 +117,22 @@ static __noinline int tell_end(const struct flight *flight, struct cgroup *cgrou
 }
 
 /* The core chooses nobody for the machine until then. */
-static __always_inline void tell_core(__u64 domain, __u64 until_nsec) {
+static __noinline int tell_core(__u64 domain, __u64 until_nsec) {
         struct oomslice_pulse *shared = bpf_map_lookup_elem(&pulse, &zero_key);
 
         if (shared && domain == OOMSLICE_PREKILL_MACHINE)
                 shared->killed_until_nsec = until_nsec;
+        return 0;
 }
 
-static __always_inline void end_flight(__u64 domain, const struct flight *flight) {
+static __noinline int end_flight(__u64 domain, const struct flight *flight) {
         __u64 victim = flight->victim;
 
         bpf_map_delete_elem(&dying, &victim);
         tell_core(domain, 0);
         if (bpf_map_delete_elem(&flights, &domain) == 0)
                 __sync_fetch_and_add(&in_flight, -1);
+        return 0;
 }
 
 static __always_inline void tell_emptied(__u64 domain, struct flight *flight, struct cgroup *cgroup,
@@ -163,7 +165,7 @@ static __always_inline bool is_gone(__u32 pid) {
 
         if (!task)
                 return true;
-        gone = !BPF_CORE_READ(task, mm);
+        gone = !task->mm;
         bpf_task_release(task);
         return gone;
 }

@@ -26,9 +26,7 @@ struct wait {
 };
 
 static __always_inline bool is_dying(void) {
-        struct task_struct *task = (void *)bpf_get_current_task();
-
-        return BPF_CORE_READ(task, signal, flags) & SIGNAL_GROUP_EXIT;
+        return bpf_get_current_task_btf()->signal->flags & SIGNAL_GROUP_EXIT;
 }
 
 static long poll(__u32 index, void *context) {
