@@ -64,8 +64,7 @@ class BpfCarrier:
         self.look()
 
     def state(self) -> CarrierState:
-        """As of the newest plan, or of the start; oomslice-bpf.service is a unit, so there is a new one whenever it
-        starts or stops."""
+        """As of the newest plan, or of the start: there is a new plan whenever oomslice-bpf has left a new report."""
         detail, error = self._working if self._active else self._why, self._problem()
         if self._policy and self._active and self._program in self._policy.programs:
             detail = f"{detail}; it asks the policy {self._policy.name}"
