@@ -126,7 +126,8 @@ class MissedKills:
             saying.cancel()
             await asyncio.gather(saying, return_exceptions=True)
             await _end(process)
-        if process.returncode and not output:
+        # Some programs of this kind end with 1 when they found nothing; then they say nothing either.
+        if process.returncode and not output and (errors or process.returncode != 1):
             said = errors.decode(errors="replace").strip().splitlines()
             reason = said[0] if said else f"{command[0]} ended with {process.returncode}"
             if cursor:

@@ -236,6 +236,12 @@ def test_a_journal_that_cannot_be_read_is_said(
     assert journal.victims() == []
 
 
+def test_a_journal_in_which_nothing_is_found_is_none_that_cannot_be_read(journal: Journal) -> None:
+    journal.look(sys.executable, "-c", "import sys; sys.exit(1)")
+    with pytest.raises(JournalError, match="ended with 2"):
+        journal.look(sys.executable, "-c", "import sys; sys.exit(2)")
+
+
 def test_a_journal_without_end_is_cut_off(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(missed, "OUTPUT_MAX", 10_000)
     monkeypatch.setattr(missed, "PAGES_MAX", 3)
