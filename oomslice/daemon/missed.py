@@ -131,8 +131,7 @@ class MissedKills:
             said = errors.decode(errors="replace").strip().splitlines()
             reason = said[0] if said else f"{command[0]} ended with {process.returncode}"
             if cursor:
-                # It may be that of another machine's journal, or one that was cleared.
-                await asyncio.to_thread(self._store.add_noted, [], STATE_KEY, "")
+                return await self._page("")  # it may be damaged, or that of a journal of another kind
             raise JournalError(f"the journal cannot be read: {reason}")
         page = parse(bytes(output))
         return page, page.entries >= PAGE or len(output) >= OUTPUT_MAX

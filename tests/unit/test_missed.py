@@ -33,6 +33,8 @@ entries = [json.loads(line) for line in open({journal!r})]
 options = dict(word.split("=", 1) for word in sys.argv[1:] if "=" in word)
 assert options["_SYSTEMD_UNIT"] == "systemd-oomd.service", sys.argv
 after = options.get("--after-cursor")
+if after == "damaged":
+    sys.exit("Failed to seek to cursor: Invalid argument")
 if after is None:
     assert "--boot" in sys.argv
     entries = [entry for entry in entries if entry["_BOOT_ID"] == {boot!r}]
@@ -240,6 +242,13 @@ def test_a_journal_in_which_nothing_is_found_is_none_that_cannot_be_read(journal
     journal.look(sys.executable, "-c", "import sys; sys.exit(1)")
     with pytest.raises(JournalError, match="ended with 2"):
         journal.look(sys.executable, "-c", "import sys; sys.exit(2)")
+
+
+def test_a_cursor_that_is_none_is_forgotten(journal: Journal) -> None:
+    journal.store.add_noted([], STATE_KEY, "damaged")
+    journal.write([entry(1, f"Killed /a.service {USED}")])
+    journal.look()
+    assert journal.victims() == ["a.service"] and journal.store.note(STATE_KEY) == "c000001"
 
 
 def test_a_journal_without_end_is_cut_off(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
