@@ -73,17 +73,12 @@ struct oomslice_chosen chosen;
 static const __u32 zero_key;
 
 #define COUNT_UP(field) ADD(field, 1)
-#define ADD(field, count) add(offsetof(struct oomslice_prekill_figures, field) / sizeof(__u64), count)
-
-/* Functions here are not inlined where they are called from several places: each program has its own copy of all that it
- * calls, and the kernel charges them by the page. */
-static __noinline int add(__u32 number, __u64 count) {
-        struct oomslice_prekill_figures *counted = bpf_map_lookup_elem(&figures, &zero_key);
-
-        if (counted && number < sizeof(*counted) / sizeof(__u64))
-                __sync_fetch_and_add((__u64 *)counted + number, count);
-        return 0;
-}
+#define ADD(field, count)                                                                             \
+        do {                                                                                          \
+                struct oomslice_prekill_figures *figures_ = bpf_map_lookup_elem(&figures, &zero_key); \
+                if (figures_)                                                                         \
+                        __sync_fetch_and_add(&figures_->field, count);                                \
+        } while (0)
 
 /* The pulse, if anything is to be done at all. */
 static __always_inline struct oomslice_pulse *ready(void) {
@@ -93,13 +88,13 @@ static __always_inline struct oomslice_pulse *ready(void) {
         return said && !said->off && now && now->generation ? now : NULL;
 }
 
-static __noinline int tell_end(const struct flight *flight, struct cgroup *cgroup, __u32 how) {
+static __always_inline void tell_end(const struct flight *flight, struct cgroup *cgroup, __u32 how) {
         struct oomslice_policy_candidate left = {};
         struct oomslice_prekill_ended *end = bpf_ringbuf_reserve(&facts, sizeof(*end), 0);
 
         if (!end) {
                 COUNT_UP(lost);
-                return 0;
+                return;
         }
         end->fact.kind = OOMSLICE_PREKILL_END;
         end->fact.reserved = 0;
@@ -113,26 +108,23 @@ static __noinline int tell_end(const struct flight *flight, struct cgroup *cgrou
         end->usage = left.usage;
         end->free = OF_ZONES(NR_FREE_PAGES) << MEMORY_PAGE_SHIFT;
         bpf_ringbuf_submit(end, 0);
-        return 0;
 }
 
 /* The core chooses nobody for the machine until then. */
-static __noinline int tell_core(__u64 domain, __u64 until_nsec) {
+static __always_inline void tell_core(__u64 domain, __u64 until_nsec) {
         struct oomslice_pulse *shared = bpf_map_lookup_elem(&pulse, &zero_key);
 
         if (shared && domain == OOMSLICE_PREKILL_MACHINE)
                 shared->killed_until_nsec = until_nsec;
-        return 0;
 }
 
-static __noinline int end_flight(__u64 domain, const struct flight *flight) {
+static __always_inline void end_flight(__u64 domain, const struct flight *flight) {
         __u64 victim = flight->victim;
 
         bpf_map_delete_elem(&dying, &victim);
         tell_core(domain, 0);
         if (bpf_map_delete_elem(&flights, &domain) == 0)
                 __sync_fetch_and_add(&in_flight, -1);
-        return 0;
 }
 
 static __always_inline void tell_emptied(__u64 domain, struct flight *flight, struct cgroup *cgroup,
@@ -165,7 +157,7 @@ static __always_inline bool is_gone(__u32 pid) {
 
         if (!task)
                 return true;
-        gone = !task->mm;
+        gone = !BPF_CORE_READ(task, mm);
         bpf_task_release(task);
         return gone;
 }

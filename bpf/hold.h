@@ -26,7 +26,9 @@ struct wait {
 };
 
 static __always_inline bool is_dying(void) {
-        return bpf_get_current_task_btf()->signal->flags & SIGNAL_GROUP_EXIT;
+        struct task_struct *task = (void *)bpf_get_current_task();
+
+        return BPF_CORE_READ(task, signal, flags) & SIGNAL_GROUP_EXIT;
 }
 
 static long poll(__u32 index, void *context) {

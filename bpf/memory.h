@@ -58,7 +58,7 @@ int find_counters(void *context) {
         return 0;
 }
 
-static __noinline __u64 counter(__u64 place, __u64 index) {
+static __always_inline __u64 counter(__u64 place, __u64 index) {
         long value = 0;
 
         if (!place ||
@@ -111,7 +111,7 @@ static __always_inline __u64 most(__u64 pages, __u64 low) {
 }
 
 /* False: the counters were not found. */
-static __noinline bool measure(struct memory *memory) {
+static __always_inline bool measure(struct memory *memory) {
         __u64 low = 0, boost = 0, slab, have;
 
         if (!counters.zones || !counters.nodes || !counters.reserve)

@@ -27,12 +27,13 @@ struct {
 
 /* What a thread has got done since its last attempt. */
 static __always_inline __u64 faults_of(struct task_struct *task) {
-        return task->min_flt + task->maj_flt;
+        return BPF_CORE_READ(task, min_flt) + BPF_CORE_READ(task, maj_flt);
 }
 
 /* Counts a round that gave nothing: how many in a row. */
 static __always_inline __u32 count_round(__u64 domain, __u64 now) {
-        __u64 faults = faults_of(bpf_get_current_task_btf());
+        struct task_struct *task = (void *)bpf_get_current_task();
+        __u64 faults = faults_of(task);
         __u32 id = bpf_get_current_pid_tgid();
         struct rounds *known = bpf_map_lookup_elem(&rounds, &id);
 

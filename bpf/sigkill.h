@@ -42,9 +42,9 @@ struct {
 } hunt;
 
 static __always_inline bool is_below(struct task_struct *task) {
-        struct cgroup *cgroup = task->cgroups->dfl_cgrp, *ancestor = NULL;
+        struct cgroup *cgroup = BPF_CORE_READ(task, cgroups, dfl_cgrp), *ancestor = NULL;
 
-        if (cgroup->level < (int)hunt.level)
+        if (BPF_CORE_READ(cgroup, level) < (int)hunt.level)
                 return false;
         bpf_probe_read_kernel(&ancestor, sizeof(ancestor),
                               (const char *)cgroup + bpf_core_field_offset(struct cgroup, ancestors) +
@@ -54,7 +54,7 @@ static __always_inline bool is_below(struct task_struct *task) {
 
 /* The names from below the root down to the victim's cgroup, as many as there is room for. */
 static __always_inline void name_victim(struct oomslice_prekill_kill *record, struct task_struct *task) {
-        struct cgroup *cgroup = task->cgroups->dfl_cgrp;
+        struct cgroup *cgroup = BPF_CORE_READ(task, cgroups, dfl_cgrp);
 
         record->depth = hunt.level;
         record->levels_count = 0;
@@ -73,13 +73,15 @@ static __always_inline void name_victim(struct oomslice_prekill_kill *record, st
         }
 }
 
+#define PAGES_OF(mm, kind) BPF_CORE_READ(mm, rss_stat[kind].count)
+
 static __always_inline __u64 pages_of(struct task_struct *task) {
-        struct mm_struct *mm = task->mm;
+        struct mm_struct *mm = BPF_CORE_READ(task, mm);
         __s64 pages;
 
         if (!mm)
                 return 0;
-        pages = mm->rss_stat[1].count + mm->rss_stat[2].count;
+        pages = PAGES_OF(mm, 1) + PAGES_OF(mm, 2);
         return pages > 0 ? pages : 0;
 }
 
@@ -109,13 +111,13 @@ static __always_inline void list(struct oomslice_prekill_kill *record, __u32 pid
 
 static __always_inline void signal_one(struct oomslice_prekill_kill *record, struct task_struct *task,
                                        __u32 which) {
-        if (task->signal->flags & SIGNAL_GROUP_EXIT) {
+        if (BPF_CORE_READ(task, signal, flags) & SIGNAL_GROUP_EXIT) {
                 /* Children may have the signal of their parent's death, which was on another processor meanwhile. */
                 if (which == KILL_ALL_PROCESSES)
                         list(record, task->tgid);
                 return;
         }
-        if (task->flags & PF_EXITING) {
+        if (BPF_CORE_READ(task, flags) & PF_EXITING) {
                 hunt.headless++;
                 return;
         }
@@ -151,7 +153,7 @@ static __noinline int walk(struct oomslice_prekill_kill *record, __u32 which, bo
         return 0;
 }
 
-static __noinline int kill_unit(struct oomslice_prekill_kill *record, __u32 level) {
+static __always_inline void kill_unit(struct oomslice_prekill_kill *record, __u32 level) {
         hunt.cgroup = record->victim;
         hunt.level = level;
         hunt.largest_pid = 0;
@@ -160,10 +162,9 @@ static __noinline int kill_unit(struct oomslice_prekill_kill *record, __u32 leve
         if (record->scope == OOMSLICE_SCOPE_PROCESS) {
                 walk(record, KILL_ALL_PROCESSES, true);
                 if (!hunt.largest_pid)
-                        return 0;
+                        return;
         }
         walk(record, KILL_ALL_PROCESSES, false);
         if (hunt.headless)
                 walk(record, KILL_ALL_THREADS, false);
-        return 0;
 }
