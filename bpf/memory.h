@@ -80,29 +80,29 @@ static __always_inline void remember_node(struct zone *zone) {
 }
 
 /* Sums of the low watermarks and of what they are raised by for now (watermark_boost_factor). */
-static __noinline int watermarks(__u64 *lowp, __u64 *boostp) {
-        __u64 size = bpf_core_type_size(struct zone), low = 0, boost = 0;
+struct watermarks {
+        __u64 low;
+        __u64 boost;
+};
 
-        for (__u32 id = 0; id < NODES_MAX; id++) {
-                const char *node = (const char *)nodes[id];
-                __u32 count;
+static long add_node(__u32 id, struct watermarks *sums) {
+        __u64 size = bpf_core_type_size(struct zone);
+        const char *node = id < NODES_MAX ? (const char *)nodes[id] : NULL;
+        __u32 count;
 
-                if (!node)
-                        continue;
-                count = BPF_CORE_READ((struct pglist_data *)node, nr_zones);
-                for (__u32 i = 0; i < ZONES_MAX; i++) {
-                        const struct zone *zone =
-                                (const void *)(node + bpf_core_field_offset(struct pglist_data, node_zones) +
-                                               i * size);
+        if (!node)
+                return 0;
+        count = BPF_CORE_READ((struct pglist_data *)node, nr_zones);
+        for (__u32 i = 0; i < ZONES_MAX; i++) {
+                const struct zone *zone =
+                        (const void *)(node + bpf_core_field_offset(struct pglist_data, node_zones) +
+                                       i * size);
 
-                        if (i >= count)
-                                break;
-                        low += BPF_CORE_READ(zone, _watermark[WATERMARK_LOW]);
-                        boost += BPF_CORE_READ(zone, watermark_boost);
-                }
+                if (i >= count)
+                        break;
+                sums->low += BPF_CORE_READ(zone, _watermark[WATERMARK_LOW]);
+                sums->boost += BPF_CORE_READ(zone, watermark_boost);
         }
-        *lowp = low;
-        *boostp = boost;
         return 0;
 }
 
@@ -112,11 +112,13 @@ static __always_inline __u64 most(__u64 pages, __u64 low) {
 
 /* False: the counters were not found. */
 static __always_inline bool measure(struct memory *memory) {
-        __u64 low = 0, boost = 0, slab, have;
+        struct watermarks marks = {};
+        __u64 slab, have;
 
         if (!counters.zones || !counters.nodes || !counters.reserve)
                 return false;
-        watermarks(&low, &boost);
+        /* The verifier goes through a loop of its own once, and through any other as often as it may go round. */
+        bpf_loop(NODES_MAX, add_node, &marks, 0);
         memory->free = OF_ZONES(NR_FREE_PAGES);
         memory->file = OF_NODES(NR_ACTIVE_FILE) + OF_NODES(NR_INACTIVE_FILE);
         memory->anonymous = OF_NODES(NR_ACTIVE_ANON) + OF_NODES(NR_INACTIVE_ANON);
@@ -124,9 +126,9 @@ static __always_inline bool measure(struct memory *memory) {
         slab = OF_NODES(NR_SLAB_RECLAIMABLE_B) + OF_NODES(NR_KERNEL_MISC_RECLAIMABLE);
         memory->reserve = counter(counters.reserve, 0);
         /* As si_mem_available() of mm/show_mem.c reckons. */
-        have = memory->free + most(memory->file, low) + most(slab, low);
+        have = memory->free + most(memory->file, marks.low) + most(slab, marks.low);
         memory->available = have > memory->reserve ? have - memory->reserve : 0;
-        memory->reserve += boost;
-        memory->low = low;
+        memory->reserve += marks.boost;
+        memory->low = marks.low;
         return true;
 }

@@ -41,14 +41,15 @@ struct name {
 /* Cgroups are made and removed one at a time, under the kernel's lock: so this is there once. */
 static struct name young_name;
 
+/* The length comes from the kernel: one that is counted here would be verified anew for every name there could be. */
 static __always_inline void read_name(struct cgroup *cgroup, struct name *name) {
-        __u32 length = 0;
+        long size =
+                bpf_probe_read_kernel_str(name->text, sizeof(name->text), BPF_CORE_READ(cgroup, kn, name));
 
+        name->length = size > 0 ? size - 1 : 0;
         name->hash = UINT64_C(0xcbf29ce484222325);
-        bpf_probe_read_kernel_str(name->text, sizeof(name->text), BPF_CORE_READ(cgroup, kn, name));
-        for (; length < NAME_SIZE && name->text[length]; length++)
-                name->hash = (name->hash ^ (__u8)name->text[length]) * UINT64_C(0x100000001b3);
-        name->length = length;
+        for (__u32 i = 0; i < NAME_SIZE && i < name->length; i++)
+                name->hash = (name->hash ^ (__u8)name->text[i]) * UINT64_C(0x100000001b3);
 }
 
 /* `end` with its final NUL. */
@@ -106,20 +107,29 @@ static __always_inline void inherit(struct cgroup *cgroup, const struct oomslice
         give(cgroup, &value);
 }
 
+/* The cgroup that it is in, to be released, with its place there; its name is in young_name then. NULL: the root. */
+static __always_inline struct cgroup *place_of(struct cgroup *cgroup, struct place *place) {
+        struct cgroup *parent = cgroup->level < 1 ? NULL : bpf_cgroup_ancestor(cgroup, cgroup->level - 1);
+
+        if (!parent)
+                return NULL;
+        read_name(cgroup, &young_name);
+        place->parent = parent->kn->id;
+        place->name_hash = young_name.hash;
+        return parent;
+}
+
 SEC("tp_btf/cgroup_mkdir")
 int BPF_PROG(note_young, struct cgroup *cgroup) {
         struct oomslice_slice_value *known;
         struct cgroup *parent;
         struct place place;
 
-        if (!ready() || cgroup->level < 1)
+        if (!ready())
                 return 0;
-        parent = bpf_cgroup_ancestor(cgroup, cgroup->level - 1);
+        parent = place_of(cgroup, &place);
         if (!parent)
                 return 0;
-        read_name(cgroup, &young_name);
-        place.parent = parent->kn->id;
-        place.name_hash = young_name.hash;
         known = bpf_map_lookup_elem(&remembered, &place);
         if (known)
                 give(cgroup, known);
@@ -138,14 +148,11 @@ int BPF_PROG(note_removed, struct cgroup *cgroup) {
         struct cgroup *parent;
         struct place place;
 
-        if (!value || cgroup->level < 1)
+        if (!value)
                 return 0;
-        parent = bpf_cgroup_ancestor(cgroup, cgroup->level - 1);
+        parent = place_of(cgroup, &place);
         if (!parent)
                 return 0;
-        read_name(cgroup, &young_name);
-        place.parent = parent->kn->id;
-        place.name_hash = young_name.hash;
         bpf_map_update_elem(&remembered, &place, value, BPF_ANY);
         bpf_cgroup_release(parent);
         return 0;
