@@ -84,7 +84,7 @@ def test_kill_by_the_kernel_at_a_units_own_limit_becomes_a_decision(lab: Lab) ->
 
 def test_service_that_stalls_has_smaller_priorities_make_room_before_swap_is_used_up(lab: Lab) -> None:
     lab.use_swap()
-    lab.drop_in("important.service", "Priority=500\nPressureTrigger=some 50ms/1s\nPressureVictims=lower-priority")
+    lab.drop_in("important.service", "Priority=500\nPressureTrigger=some 20ms/1s\nPressureVictims=lower-priority")
     lab.drop_in("hog.service", "Priority=-200")
     lab.start_service("important", 150)
     lab.start_service("bystander", 40)
@@ -95,7 +95,7 @@ def test_service_that_stalls_has_smaller_priorities_make_room_before_swap_is_use
     decision = lab.decision_about("hog")
     print(f"{decision['domain']}: {decision['swap_free'] >> 20} of {decision['swap_total'] >> 20} MiB of swap free")
     assert decision["domain"] == "important.service"
-    assert decision["trigger"] == "pressure" and decision["pressure"] == "some 50ms/1s"
+    assert decision["trigger"] == "pressure" and decision["pressure"] == "some 20ms/1s"
     assert decision["swap_free"] > decision["swap_free_limit"]
     assert lab.victims() == ["hog.service"] and lab.kernel_killed() == 0
     assert lab.lives("important")
