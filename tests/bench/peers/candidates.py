@@ -158,7 +158,6 @@ CANDIDATES = {
             files={
                 f"{SYSTEMD}/benchhog.slice.d/50-oomslice.conf": f"[X-OOMSlice]\nPriority={HOG_PRIORITY}\n",
                 _DATABASE_SETTINGS: f"[X-OOMSlice]\nPriority={DATABASE_PRIORITY}\n{_DATABASE_STALLS}",
-                "/etc/oomslice/oomslice.yaml.d/50-bench.yaml": "machine:\n  available-min: 2.5%\n",
             },
             # Without swap nothing is lost by waiting until memory is gone.
             without_swap={_DATABASE_SETTINGS: f"[X-OOMSlice]\nPriority={DATABASE_PRIORITY}\n"},

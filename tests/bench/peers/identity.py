@@ -22,6 +22,8 @@ from .stage import AFTER
 from .storms import DATABASE_MB, HOT_MB, MEMORY_MB, SWAP_MB, Storm
 
 PROGRAMS = ("storm.c", "database.c", "witness.c", "rounds.h")
+CLOCK = "by instructions"
+"""What goes by the real one (Machine without `steady`) has the emulator's own times in it."""
 WITHOUT_SAY = ("./usr/share/doc/", "./usr/share/man/", "./usr/share/bash-completion/", "./usr/share/zsh/")
 """What a package may change without being another oomslice."""
 
@@ -76,7 +78,7 @@ class Circumstances:
             self.kernel,
             self.version(candidate),
             self.programs,
-            (MEMORY_MB, DATABASE_MB, HOT_MB, SWAP_MB, AFTER),
+            (MEMORY_MB, DATABASE_MB, HOT_MB, SWAP_MB, AFTER, CLOCK),
             said,
             files_of(candidate, swap=swap != "none"),
             candidate.command,
