@@ -74,15 +74,17 @@ def only_signs(lab: Lab) -> Iterator[None]:
 def grow(lab: Lab, name: str, *, rate: int, options: str = "") -> dict[str, Any]:
     """A hog that grows until it is chosen; the decision, with the time of the sign that woke the core for it."""
     lab.drop_in(f"{name}.service", "Priority=-100")
-    lab.start_service("kept", 100)
-    lab.start_hog(name, rate=rate, ahead=0, wait_for="go", options=options)
-    lab.wait_planned(**{name: -100, "kept": 0})
+    kept = f"kept-by-{name}"
+    lab.start_service(kept, 100)
+    lab.start_hog(name, rate=rate, ahead=0, wait_for=name, options=options)
+    lab.wait_planned(**{name: -100, kept: 0})
     before = lab.property("State")["CoreWakeups"]
     hits = status(lab)["signs"]["hits"]
-    lab.go()
+    lab.go(name)
     lab.wait_until_dead(name)
     decision = lab.assert_killed(name)
-    assert lab.lives("kept")
+    assert lab.lives(kept)
+    lab.machine.check(f"systemctl stop {kept}.service")
     signs = status(lab)["signs"]["hits"] - hits
     kinds = [kind for kind, _nsec, _available in look(lab)["signs"][-signs:]] if signs else []
     print(
