@@ -112,6 +112,11 @@ static bool is_named(const struct bpf_program *program, const char *beginning) {
         return strncmp(bpf_program__name(program), beginning, strlen(beginning)) == 0;
 }
 
+/* They are on functions that a compiler may do away with. */
+static bool is_optional(const struct bpf_program *program) {
+        return is_named(program, waiting) || is_named(program, last);
+}
+
 static bool possible(const struct oomslice_carrier *carrier, struct bpf_object *object, const struct btf *btf,
                      char why[static OOMSLICE_WHY_MAX]) {
         struct bpf_program *program;
@@ -123,10 +128,9 @@ static bool possible(const struct oomslice_carrier *carrier, struct bpf_object *
         bpf_object__for_each_program(program, object) {
                 if (attach_point(btf, bpf_program__section_name(program), why))
                         continue;
-                if (!is_named(program, waiting) && !is_named(program, last))
+                if (!is_optional(program))
                         return false;
-                /* They are on functions that a compiler may do away with. The rest does without: the kernel may be
-                 * quicker then. */
+                /* The rest does without: the kernel may be quicker then. */
                 bpf_program__set_autoload(program, false);
                 why[0] = '\0';
         }
@@ -176,8 +180,7 @@ static bool attach(struct bpf_object *object, const char *directory, char why[st
                         /* The pin holds it now, if there is one. */
                         bpf_link__destroy(link);
                 }
-                if (r == 0 && !is_named(program, waiting) && !is_named(program, last) &&
-                    !is_named(program, noting))
+                if (r == 0 && !is_optional(program) && !is_named(program, noting))
                         r = oomslice_pins_pin(directory, "program", name, bpf_program__fd(program),
                                               OOMSLICE_PINS_PROGRAM_MODE);
                 if (r < 0)

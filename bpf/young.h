@@ -8,15 +8,13 @@
  *
  * Never gives one to what is inside a unit, nor where nobody may be chosen.
  */
-#include "maps.h"
+#include "choice.h"
+#include "flight.h"
 
 enum { NAME_SIZE = 256, REMEMBERED_MAX = 512 };
 
 /* BPF_LOCAL_STORAGE_GET_F_CREATE, an enumerator of the newer headers. */
 enum { CREATE = 1 };
-
-extern struct cgroup *bpf_cgroup_ancestor(struct cgroup *cgroup, int level) __ksym;
-extern void bpf_cgroup_release(struct cgroup *cgroup) __ksym;
 
 /* A unit's place: the cgroup that it is in, and its name there. */
 struct place {

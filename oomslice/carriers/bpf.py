@@ -86,36 +86,35 @@ class BpfCarrier:
 
     def look(self) -> None:
         """Reads report and figures anew."""
-        self._active, self._why = reported(self._report, self._program)
-        self._policy = reported_policy(self._report)
+        lines, missing = read_report(self._report)
+        self._active, self._why = (False, missing) if missing else reported(lines, self._program)
+        self._policy = reported_policy(lines)
         self._hits, self._missed = figures(self._pins) if self._active else (0, 0)
 
     def close(self) -> None:
         """The programs stay in the kernel."""
 
 
-def reported(report: Path, program: str) -> tuple[bool, str]:
-    """Whether a program is loaded, and if not why."""
+def read_report(report: Path) -> tuple[list[list[str]], str]:
+    """The fields of each line, and why there are none."""
     try:
-        lines = report.read_text(encoding="utf-8", errors="replace").splitlines()
+        text = report.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
-        return False, NOT_LOADED if isinstance(error, FileNotFoundError) else f"{report}: {error.strerror}"
-    for line in lines:
-        name, _, rest = line.partition("\t")
-        state, _, why = rest.partition("\t")
+        return [], NOT_LOADED if isinstance(error, FileNotFoundError) else f"{report}: {error.strerror}"
+    return [line.split("\t") for line in text.splitlines()], ""
+
+
+def reported(lines: Sequence[Sequence[str]], program: str) -> tuple[bool, str]:
+    """Whether a program is loaded, and if not why."""
+    for name, *fields in lines:
         if name == program:
-            return state == "active", why
+            return fields[:1] == ["active"], "\t".join(fields[1:])
     return False, f"this version of oomslice-bpf has no program {program}"
 
 
-def reported_policy(report: Path) -> ReportedPolicy | None:
-    """The policy that is to be in force; None: there is none, or no report."""
-    try:
-        lines = report.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        name, *fields = line.split("\t")
+def reported_policy(lines: Sequence[Sequence[str]]) -> ReportedPolicy | None:
+    """The policy that is to be in force, if there is one."""
+    for name, *fields in lines:
         if name == "policy" and len(fields) == 5:
             state, why, file, usec, programs = fields
             active = state == "active"

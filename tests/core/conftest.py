@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import pytest
 pytest.register_assert_rewrite("tests.core.rig", "tests.core.client")
 
 from tests.core import rig  # noqa: E402
+from tests.core.bpf_rig import Kernel, UnavailableError, build_programs, open_kernel  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -58,3 +60,23 @@ def core(programs: Callable[[str], Path], mount: Path, tmp_path: Path) -> rig.Co
 def scene(core: rig.Core, mount: Path) -> Iterator[rig.Scene]:
     """A running core with nothing planned yet."""
     yield from rig.scenes(core, mount)
+
+
+@pytest.fixture(scope="session")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a build with the BPF programs."""
+    try:
+        return build_programs(tmp_path_factory.mktemp("bpf"))
+    except UnavailableError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def kernel(build: Path, tmp_path: Path) -> Iterator[Kernel]:
+    """This machine's, with a cgroup tree of the test's own."""
+    with contextlib.ExitStack() as stack:
+        try:
+            kernel = stack.enter_context(open_kernel(build / "oomslice-bpf", tmp_path))
+        except UnavailableError as error:
+            pytest.skip(str(error))
+        yield kernel

@@ -4,19 +4,18 @@ in. Those that kill with one are for the machines of tests/vm."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.core.bpf_policies import COUNTER, COUNTS, EXAMPLE, compiled, written
-from tests.core.bpf_rig import Kernel, UnavailableError, build_programs, open_kernel
+from tests.core.bpf_rig import Kernel
 
 pytestmark = pytest.mark.core
 
@@ -26,26 +25,6 @@ HEAD = (
     'char LICENSE[] SEC("license") = "GPL";\n'
 )
 STAYS = "What was in force before stays"
-
-
-@pytest.fixture(scope="module")
-def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a build with the BPF programs."""
-    try:
-        return build_programs(tmp_path_factory.mktemp("bpf"))
-    except UnavailableError as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture
-def kernel(build: Path, tmp_path: Path) -> Iterator[Kernel]:
-    """This machine's, with a cgroup tree of the test's own."""
-    with contextlib.ExitStack() as stack:
-        try:
-            kernel = stack.enter_context(open_kernel(build / "oomslice-bpf", tmp_path))
-        except UnavailableError as error:
-            pytest.skip(str(error))
-        yield kernel
 
 
 def bpftool(*arguments: str | Path) -> Any:

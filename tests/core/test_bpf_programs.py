@@ -21,7 +21,7 @@ import pytest
 
 from oomslice.carriers.slices import SliceValues
 from oomslice.settings.model import KillScope
-from tests.core.bpf_rig import TOP, Kernel, UnavailableError, build_programs, open_kernel
+from tests.core.bpf_rig import TOP, Kernel
 from tests.unit.policies import unit
 
 SHAPES = {
@@ -38,15 +38,6 @@ KILLS_MAX = 128
 """See oom_ops.h: of one unit in one go."""
 
 pytestmark = pytest.mark.core
-
-
-@pytest.fixture(scope="module")
-def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a build with the BPF programs."""
-    try:
-        return build_programs(tmp_path_factory.mktemp("bpf"))
-    except UnavailableError as error:
-        pytest.skip(str(error))
 
 
 def types(directory: Path, declarations: str) -> Path:
@@ -146,17 +137,6 @@ def pinned(path: Path) -> int:
     """A descriptor of what is pinned there."""
     name = ctypes.create_string_buffer(os.fsencode(path))
     return bpf(OBJ_GET, struct.pack("=Q", ctypes.addressof(name)))
-
-
-@pytest.fixture
-def kernel(build: Path, tmp_path: Path) -> Iterator[Kernel]:
-    """This machine's, with a cgroup tree of the test's own."""
-    with contextlib.ExitStack() as stack:
-        try:
-            kernel = stack.enter_context(open_kernel(build / "oomslice-bpf", tmp_path))
-        except UnavailableError as error:
-            pytest.skip(str(error))
-        yield kernel
 
 
 def test_nobody_is_chosen_before_there_is_a_plan(kernel: Kernel) -> None:

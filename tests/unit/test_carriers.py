@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from oomslice._core import lib
-from oomslice.carriers.bpf import BpfCarrier, ReportedPolicy, reported_policy
+from oomslice.carriers.bpf import BpfCarrier, ReportedPolicy, read_report, reported_policy
 from oomslice.carriers.core import CoreCarrier
 from oomslice.carriers.kernel import KernelCarrier
 from oomslice.carriers.model import Carrier, CarrierState
@@ -85,14 +85,16 @@ def test_carriers_say_which_policy_they_have_or_why_it_is_not_in_force(tmp_path:
         ("answers; it asks the policy mine.o", ""),
         ("wakes", ""),
     ]
-    assert reported_policy(report) == ReportedPolicy("mine.o", "", 1790000000000000, ("choice", "prekill"))
+    assert reported_policy(read_report(report)[0]) == ReportedPolicy(
+        "mine.o", "", 1790000000000000, ("choice", "prekill")
+    )
     assert said("policy\tinactive\tthe verifier says: no\tmine.o\t7\t") == [
         ("answers", "the policy mine.o is not in force: the verifier says: no"),
         ("wakes", ""),
     ]
     assert said("policy\tactive\t")[0] == ("answers", "")
     report.unlink()
-    assert reported_policy(report) is None
+    assert reported_policy(read_report(report)[0]) is None
 
 
 def test_a_new_report_is_noticed_and_nothing_else_is(tmp_path: Path) -> None:

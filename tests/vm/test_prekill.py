@@ -13,10 +13,11 @@ import pytest
 
 from .lab import Lab, unit_name
 from .machine import CommandError
+from .test_bpf import OOMSLICE_BPF
+from .test_bpf_choice import choose, wait_chosen
 
 STORMS = int(os.environ.get("OOMSLICE_PREKILL_STORMS", "0"))
 """Shortages in a row for the figure of `test_share_of_storms`; it runs only if that is set."""
-OOMSLICE_BPF = "/usr/lib/oomslice/oomslice-bpf"
 FORKS = (
     "sleep .1 until -e $ARGV[0]; for (;;) { my $p = fork; if (!defined $p) { select undef, undef, undef, .01 }"
     " elsif (!$p) { $x = q(x) x 3000000 } }"
@@ -82,16 +83,6 @@ def assert_prekilled(lab: Lab, unit: str, domain: str, triggers: tuple[str, ...]
 
 
 MACHINE = ("memory-available", "last-moment")
-
-
-def wait_known(lab: Lab, path: str) -> None:
-    """Waits until the kernel would choose this unit for the machine: it has the plan a little later than all others."""
-    lab.machine.wait_for(f"{path} is the choice", lambda: chosen(lab)["path"] == path, 60, 0.3)
-
-
-def chosen(lab: Lab, path: str = "") -> dict[str, Any]:
-    said: dict[str, Any] = json.loads(lab.machine.check(f"{OOMSLICE_BPF} --json choose {path}"))
-    return said
 
 
 def run_out(lab: Lab, unit: str) -> None:
@@ -200,7 +191,7 @@ def test_eight_allocators_at_once_with_swap(armed: Lab) -> None:
     for number in range(8):
         lab.start_hog(f"hog-{number}", rate=60, max_mb=400, ahead=400, slice="hogs.slice", wait_for="go")
     lab.wait_planned(important=0, **{"hogs.slice": -100})
-    wait_known(lab, "/hogs.slice")
+    wait_chosen(lab, "/hogs.slice", "/")
     with nobody_else(lab):
         lab.go()
         lab.machine.wait_for(
@@ -237,7 +228,7 @@ def test_last_moment_comes_before_the_kernels_killer_though_the_core_answers(arm
     for number in range(hogs):
         lab.start_hog(f"hog-{number}", rate=0, ahead=400, slice="hogs.slice", wait_for="go")
     lab.wait_planned(important=0, **{"hogs.slice": -100})
-    wait_known(lab, "/hogs.slice")
+    wait_chosen(lab, "/hogs.slice", "/")
     with nobody_else(lab):
         answer_forever(lab)
         lab.go()
@@ -257,17 +248,17 @@ def test_units_younger_than_the_plan_are_known(armed: Lab) -> None:
     lab.start_service("dear", 150)
     lab.start_service("important", 100)
     lab.wait_planned(old=-200, dear=300, important=0)
-    wait_known(lab, "/young.slice/old.service")
+    wait_chosen(lab, "/young.slice/old.service", "/")
     with nobody_else(lab):
         # One that is started anew has what it had, another one what its slice hands down.
         lab.machine.check("systemctl restart dear.service")
         lab.start_hog("hog", rate=60, slice="young.slice", wait_for="go")
         lab.start_hog("deep", rate=0, max_mb=20, slice="young-deep.slice")
-        known = chosen(lab, "/young.slice/hog.service")
+        known = choose(lab, "/young.slice/hog.service")
         assert (known["result"], known["priority"]) == ("chosen", -200)
-        known = chosen(lab, "/young.slice/young-deep.slice")
+        known = choose(lab, "/young.slice/young-deep.slice")
         assert (known["path"], known["priority"]) == ("/young.slice/young-deep.slice/deep.service", -200)
-        known = chosen(lab, "/system.slice/dear.service")
+        known = choose(lab, "/system.slice/dear.service")
         assert (known["result"], known["priority"]) == ("chosen", 300)
         lab.go()
         wait_emptied(lab, "hog", "young.slice")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from oomslice.bus.errors import UnknownInterfaceError, UnknownMethodError, UnknownObjectError, UnknownPropertyError
+from oomslice.bus.members import escaped
 from oomslice.bus.question import Questioner
 from oomslice.errors import BusError
 
@@ -45,13 +46,8 @@ def _properties(questioner: Questioner, unit: str, names: Sequence[str]) -> dict
 
 
 def object_path(unit: str) -> str:
-    """Where the unit is on the bus. Source: sd_bus_path_encode(3)."""
-    return f"{UNIT_PATH}/" + "".join(
-        chr(byte)
-        if chr(byte).isascii() and chr(byte).isalnum() and (at or not chr(byte).isdecimal())
-        else f"_{byte:02x}"
-        for at, byte in enumerate(unit.encode())
-    )
+    """Where the unit is on the bus."""
+    return f"{UNIT_PATH}/{escaped(unit)}"
 
 
 def text(value: Any) -> str:
