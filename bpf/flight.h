@@ -10,8 +10,9 @@
 #include "sigkill.h"
 
 #define MS UINT64_C(1000000)
-#define DEADLINE_NS (1000 * MS) /* a victim has so long to give its memory back */
-#define SETTLE_NS (30 * MS)     /* after its last process: what is freed in the background */
+#define DEADLINE_NS (1000 * MS)  /* a victim has so long to give its memory back, or to get on with it */
+#define PATIENCE_NS (20000 * MS) /* but no longer than this */
+#define SETTLE_NS (30 * MS)      /* after its last process: what is freed in the background */
 #define SWEEP_NS (10 * MS)
 #define DRY_RUN_NS (10000 * MS)
 #define LEFT_ALONE_S 30 /* a victim that did not die by its deadline */
@@ -26,8 +27,11 @@ struct flight {
         __u32 level;
         __u32 scope;
         __u32 emptied;
-        __u32 dry; /* nobody was killed */
-        __u32 pid; /* with KillScope=process */
+        __u32 dry;     /* nobody was killed */
+        __u32 pid;     /* with KillScope=process */
+        __u32 left;    /* processes that were not gone when it was last given more time */
+        __u32 dying;   /* of the last sweep: processes that have their memory yet, */
+        __u32 running; /* and those of them that only need a processor for it */
 };
 
 struct {
@@ -150,16 +154,16 @@ static __always_inline void give_up(const struct flight *flight, __u64 now) {
         bpf_cgroup_release(cgroup);
 }
 
-/* Whether the one process that was killed has given its memory back. */
-static __always_inline bool is_gone(__u32 pid) {
-        struct task_struct *task = bpf_task_from_pid(pid);
-        bool gone;
+/* Whether the one process that was killed has given its memory back; if not, what it is about. */
+static __always_inline bool is_gone(struct flight *flight) {
+        struct task_struct *task = bpf_task_from_pid(flight->pid);
 
         if (!task)
                 return true;
-        gone = !BPF_CORE_READ(task, mm);
+        flight->dying = BPF_CORE_READ(task, mm) != NULL;
+        flight->running = flight->dying && BPF_CORE_READ(task, __state) == TASK_RUNNING;
         bpf_task_release(task);
-        return gone;
+        return !flight->dying;
 }
 
 static __always_inline void sweep(struct flight *flight, __u64 now) {
@@ -169,6 +173,20 @@ static __always_inline void sweep(struct flight *flight, __u64 now) {
         record.signalled = record.failed = record.pids_count = 0;
         record.levels_count = 1; /* its names are told */
         kill_unit(&record, flight->level);
+        flight->dying = hunt.left;
+        flight->running = hunt.running;
+}
+
+/* More time for those that die as fast as they get a processor: hundreds of processes on a busy machine take longer than one
+ * that is stuck may, and whoever was killed in their place would die no sooner. */
+static __always_inline bool is_given_time(__u64 domain, struct flight *flight, __u64 now) {
+        if (flight->emptied || flight->dry || now >= flight->kill_nsec + PATIENCE_NS || !flight->dying ||
+            (!flight->running && flight->dying >= flight->left))
+                return false;
+        flight->left = flight->dying;
+        flight->until_nsec = now + DEADLINE_NS;
+        tell_core(domain, flight->until_nsec);
+        return true;
 }
 
 /* Is somebody dying for this domain? Ends what is over. */
@@ -177,19 +195,18 @@ static __always_inline bool is_flying(__u64 domain, __u64 now) {
 
         if (!flight)
                 return false;
-        if (!flight->emptied && flight->pid && is_gone(flight->pid)) {
+        if (!flight->emptied && flight->pid && is_gone(flight)) {
                 struct cgroup *cgroup = bpf_cgroup_from_id(flight->victim);
 
                 tell_emptied(domain, flight, cgroup, now);
                 if (cgroup)
                         bpf_cgroup_release(cgroup);
         }
-        if (now < flight->until_nsec) {
-                /* Whoever came into the unit since. */
-                if (!flight->emptied && !flight->pid && !flight->dry && now > flight->sweep_nsec + SWEEP_NS)
-                        sweep(flight, now);
+        /* Whoever came into the unit since. */
+        if (!flight->emptied && !flight->pid && !flight->dry && now > flight->sweep_nsec + SWEEP_NS)
+                sweep(flight, now);
+        if (now < flight->until_nsec || is_given_time(domain, flight, now))
                 return true;
-        }
         if (!flight->emptied && !flight->dry)
                 give_up(flight, now);
         end_flight(domain, flight);

@@ -41,6 +41,10 @@ static long poll(__u32 index, void *context) {
         return OF_ZONES(NR_FREE_PAGES) > wait->enough;
 }
 
+static __always_inline __u64 longer(__u64 one, __u64 other) {
+        return one > other ? one : other;
+}
+
 /* Holds the calling allocation while a victim of its domain is dying. Never one that is dying itself: it has to go on. */
 static __always_inline void hold(__u64 domain, __u64 memcg) {
         struct flight *flight;
@@ -51,7 +55,8 @@ static __always_inline void hold(__u64 domain, __u64 memcg) {
 
         flight = bpf_map_lookup_elem(&flights, &domain);
         if (flight)
-                wait.until_nsec = flight->dry ? 0 : flight->kill_nsec + DEADLINE_NS;
+                wait.until_nsec =
+                        flight->dry ? 0 : longer(flight->until_nsec, flight->kill_nsec + DEADLINE_NS);
         else if (!memcg) {
                 /* A victim of the core. */
                 beat = bpf_map_lookup_elem(&pulse, &zero_key);

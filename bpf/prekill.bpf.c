@@ -27,6 +27,7 @@
 #include "flight.h"
 #include "hold.h"
 #include "memory.h"
+#include "newborn.h"
 #include "rounds.h"
 #include "sigkill.h"
 #include "young.h"
@@ -109,8 +110,11 @@ static __always_inline void choose_and_kill(__u64 domain, __u32 reason, const st
                 kill_unit(&record, chosen.level);
                 COUNT_UP(kills);
                 ADD(victims, record.signalled);
-                if (flight && record.scope == OOMSLICE_SCOPE_PROCESS)
-                        flight->pid = hunt.largest_pid;
+                if (flight) {
+                        flight->left = record.signalled;
+                        if (record.scope == OOMSLICE_SCOPE_PROCESS)
+                                flight->pid = hunt.largest_pid;
+                }
         }
         record.signal_nsec = bpf_ktime_get_ns();
         if (bpf_ringbuf_output(&facts, &record, sizeof(record), 0) < 0)

@@ -2,8 +2,9 @@
 #pragma once
 /*
  * SIGKILL from inside the kernel to all processes of a cgroup and of those below it, or to the largest of them. Allocates
- * nothing. A process that forks meanwhile gets away with nothing: who has the signal cannot fork any more, and who was born
- * before that is further behind in the kernel's list of processes, along which this goes.
+ * nothing. Who has the signal cannot fork any more, and who was born before that is further behind in the kernel's list of
+ * processes, along which this goes; but it is in no cgroup yet while it is being born, so whoever hunts looks at those, too
+ * (newborn.h).
  *
  * For programs that run in the context of an allocation, one at a time: what it works with is there once.
  */
@@ -13,6 +14,7 @@
 #define PF_KTHREAD 0x200000
 #define SIGNAL_GROUP_EXIT 0x4
 #define SIGKILL 9
+#define TASK_RUNNING 0
 #define ESRCH 3
 #define EBUSY 16
 enum { KILL_ALL_PROCESSES, KILL_ALL_THREADS }; /* BPF_TASK_ITER_ALL_PROCS and so on */
@@ -39,6 +41,8 @@ struct {
         __u32 largest_pid; /* with KillScope=process: whom alone */
         __u64 largest_pages;
         __u32 headless; /* processes whose first thread has ended before the others */
+        __u32 left;     /* processes that have the signal, and their memory yet */
+        __u32 running;  /* of these, those that only wait for a processor, or have one */
 } hunt;
 
 static __always_inline bool is_below(struct task_struct *task) {
@@ -109,9 +113,18 @@ static __always_inline void list(struct oomslice_prekill_kill *record, __u32 pid
         }
 }
 
+static __always_inline void note_left(struct task_struct *task) {
+        if (!BPF_CORE_READ(task, mm))
+                return;
+        hunt.left++;
+        if (BPF_CORE_READ(task, __state) == TASK_RUNNING)
+                hunt.running++;
+}
+
 static __always_inline void signal_one(struct oomslice_prekill_kill *record, struct task_struct *task,
                                        __u32 which) {
         if (BPF_CORE_READ(task, signal, flags) & SIGNAL_GROUP_EXIT) {
+                note_left(task);
                 /* Children may have the signal of their parent's death, which was on another processor meanwhile. */
                 if (which == KILL_ALL_PROCESSES)
                         list(record, task->tgid);
@@ -125,6 +138,8 @@ static __always_inline void signal_one(struct oomslice_prekill_kill *record, str
                 record->failed++;
                 return;
         }
+        hunt.left++;
+        hunt.running++;
         list(record, task->tgid);
 }
 
@@ -158,7 +173,7 @@ static __always_inline void kill_unit(struct oomslice_prekill_kill *record, __u3
         hunt.level = level;
         hunt.largest_pid = 0;
         hunt.largest_pages = 0;
-        hunt.headless = 0;
+        hunt.headless = hunt.left = hunt.running = 0;
         if (record->scope == OOMSLICE_SCOPE_PROCESS) {
                 walk(record, KILL_ALL_PROCESSES, true);
                 if (!hunt.largest_pid)

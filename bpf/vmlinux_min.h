@@ -113,6 +113,7 @@ struct cred {
 
 struct task_struct {
         unsigned int flags;
+        unsigned int __state;
         unsigned long min_flt;
         unsigned long maj_flt;
         int tgid;

@@ -315,7 +315,7 @@ def bad_reload() -> SettingsError:
     return SettingsError("/etc/oomslice/oomslice.yaml:3: no such tier")
 
 
-async def busctl(address: str, *arguments: str, uid: int | None = None, timeout: float = 20) -> tuple[int, str, str]:
+async def busctl(address: str, *arguments: str, uid: int | None = None, timeout: float = 60) -> tuple[int, str, str]:
     """Runs busctl while the loop goes on: exit status, output, errors."""
     prefix = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"] if uid is not None else []
     process = await asyncio.create_subprocess_exec(

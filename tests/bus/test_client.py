@@ -33,7 +33,7 @@ def run(bus: PrivateBus, backend: FixedBackend, body: Callable[[ManagerClient], 
     async def main() -> None:
         service = BusService(backend, address=bus.address)
         assert await service.start()
-        async with ManagerClient(bus.address, timeout=5) as client:
+        async with ManagerClient(bus.address, timeout=60) as client:
             await body(client)
         await service.stop()
 

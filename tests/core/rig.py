@@ -59,7 +59,7 @@ def cgroup2_mount() -> Path | None:
     return None
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
     """Waits for something that is going to be true."""
     end = time.monotonic() + seconds
     while not condition():

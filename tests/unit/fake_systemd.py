@@ -137,7 +137,7 @@ async def private_bus(directory: Path) -> AsyncIterator[str]:
     )
     assert daemon.stdout is not None
     try:
-        address = (await asyncio.wait_for(daemon.stdout.readline(), 10)).decode().strip()
+        address = (await asyncio.wait_for(daemon.stdout.readline(), 60)).decode().strip()
         yield address
     finally:
         daemon.terminate()

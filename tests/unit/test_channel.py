@@ -88,7 +88,7 @@ def hand_over(core: ScriptedCore, count: int, **reply: int) -> BaseException | N
         answer(connection, lib.OOMSLICE_MESSAGE_PLAN_REPLY, **reply)
 
     async def client() -> BaseException | None:
-        channel = CoreChannel(core.path, timeout=5)
+        channel = CoreChannel(core.path, timeout=60)
         hello = await channel.connect()
         assert (hello.generation, hello.plan_fd) == (7, -1)
         os.close(hello.ring_fd)
@@ -138,7 +138,7 @@ def test_a_core_that_dies_is_noticed_without_asking(core: ScriptedCore) -> None:
         hello = await channel.connect()
         os.close(hello.ring_fd)
         os.close(hello.event_fd)
-        await asyncio.wait_for(closed.wait(), 5)
+        await asyncio.wait_for(closed.wait(), 60)
         with pytest.raises(ChannelError):
             await channel.state()
         return True

@@ -471,7 +471,7 @@ def test_worker_that_only_shows_signs_of_life_is_killed_in_the_end(monkeypatch: 
 )
 def test_worker_that_talks_nonsense_or_dies_is_an_error_and_not_left_behind(text: str, message: str) -> None:
     async def run() -> None:
-        client = UnitsClient(timeout=10, command=python(text))
+        client = UnitsClient(timeout=60, command=python(text))
         with pytest.raises(UnitsError, match=message):
             await client.snapshot()
         assert client.pid is None
@@ -490,7 +490,7 @@ def test_answer_to_a_question_that_nobody_waits_for_is_not_taken_for_the_next() 
     )
 
     async def run() -> None:
-        client = UnitsClient(timeout=10, command=python(text))
+        client = UnitsClient(timeout=60, command=python(text))
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(client.snapshot(), 0.5)
         assert (await client.snapshot()).oomd_active

@@ -255,9 +255,9 @@ class Lab:
             timeout,
             0.5,
         )
-        assert len(found) == 1, f"{name} is the victim of {len(found)} decisions: {found}"
-        decision: dict[str, Any] = self.busctl("GetDecision", "s", found[0][0])
-        return decision
+        decisions: list[dict[str, Any]] = [self.busctl("GetDecision", "s", row[0]) for row in found]
+        assert len(found) == 1, f"{name} is the victim of {len(found)} decisions: {json.dumps(decisions, indent=1)}"
+        return decisions[0]
 
     def shown(self, id: str) -> dict[str, Any]:
         """What `oomslicectl show --json` says of a decision."""

@@ -182,6 +182,25 @@ def test_fork_storm_dies_as_a_whole(armed: Lab) -> None:
 
 
 @pytest.mark.both_kernels
+def test_hundreds_that_die_slowly_are_waited_for(armed: Lab) -> None:
+    """Others want the processors and memory: the victim needs longer than one that is stuck may. Nobody follows it."""
+    lab = armed
+    lab.drop_in("forks.service", "Priority=-100")
+    lab.drop_in("next.service", "Priority=-50")
+    lab.start_service("next", 100)
+    lab.start("forks", f"/usr/bin/perl -e '{FORKS}' /run/oomtest/go", TasksMax="400")
+    lab.start_hog("grower", rate=20, max_mb=400, wait_for="go")
+    busy = "/usr/bin/perl -e 'select undef, undef, undef, .1 until -e $ARGV[0]; for (;;) { }' /run/oomtest/go"
+    for number in range(2):
+        lab.start(f"busy-{number}", busy, CPUWeight="1000")
+    lab.wait_planned(forks=-100, next=-50)
+    run_out(lab, "forks")
+    assert_prekilled(lab, "forks", "-.slice", MACHINE)
+    assert lab.victims() == ["forks.service"]
+    assert lab.lives("next")
+
+
+@pytest.mark.both_kernels
 def test_eight_allocators_at_once_with_swap(armed: Lab) -> None:
     lab = armed
     lab.use_swap()
