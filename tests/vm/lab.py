@@ -34,7 +34,7 @@ class Lab:
         self._units: list[str] = []
         self._files: list[str] = []
         self._masked = False
-        self._swap = False
+        self._swap: list[str] = []
 
     # Before and after
 
@@ -72,8 +72,10 @@ class Lab:
             "systemctl start oomslice-core.service oomsliced.service",
         ]
         machine.run("\n".join(commands), timeout=300)
-        if self._swap:
-            machine.check("swapoff /dev/vdc", timeout=300)
+        for device in self._swap:
+            machine.check(f"swapoff {device}", timeout=300)
+            if "zram" in device:
+                machine.check(f"echo {device.removeprefix('/dev/zram')} > /sys/class/zram-control/hot_remove")
         machine.wait_for(
             "memory is free again", lambda: machine.available_mb() > self.available_mb - SETTLED_MB, timeout=60
         )
@@ -81,7 +83,14 @@ class Lab:
     def use_swap(self) -> None:
         """Turn the machine's swap on, until the scenario ends."""
         self.machine.check("swapon /dev/vdc")
-        self._swap = True
+        self._swap.append("/dev/vdc")
+
+    def use_zram(self, mb: int) -> None:
+        """Swap that is compressed into memory, until the scenario ends."""
+        device = self.machine.check("modprobe zram num_devices=0 && cat /sys/class/zram-control/hot_add").strip()
+        name = f"/dev/zram{device}"
+        self.machine.check(f"echo {mb}M > /sys/block/zram{device}/disksize && mkswap -q {name} && swapon {name}")
+        self._swap.append(name)
 
     # Settings
 

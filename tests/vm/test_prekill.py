@@ -236,11 +236,20 @@ def answer_forever(lab: Lab) -> None:
 
 
 @pytest.mark.both_kernels
-@pytest.mark.parametrize(("hogs", "swap"), [(1, False), (8, False), (8, True)])
-def test_last_moment_comes_before_the_kernels_killer_though_the_core_answers(armed: Lab, hogs: int, swap: bool) -> None:
+@pytest.mark.parametrize(
+    ("hogs", "beside"), [(1, "nothing"), (8, "nothing"), (8, "swap"), (8, "zram"), (1, "page cache")]
+)
+def test_last_moment_comes_before_the_kernels_killer_though_the_core_answers(
+    armed: Lab, hogs: int, beside: str
+) -> None:
     lab = armed
-    if swap:
-        lab.use_swap()
+    match beside:
+        case "swap":
+            lab.use_swap()
+        case "zram":
+            lab.use_zram(400)
+        case "page cache":
+            lab.machine.check(BUSY[beside])
     lab.drop_in("hogs.slice", "Priority=-100\nKillScope=subtree")
     lab.daemon_reload()
     lab.start_service("important", 100)
