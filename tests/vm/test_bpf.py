@@ -14,7 +14,7 @@ import pytest
 from .lab import Lab
 
 OOMSLICE_BPF = "/usr/lib/oomslice/oomslice-bpf"
-RELOADS = 100 if os.environ.get("OOMSLICE_VM_ALL") else 6
+RELOADS = 100 if os.environ.get("OOMSLICE_VM_ALL") else 4
 """How often programs are loaded anew; what one reload leaves behind is seen after a few as well."""
 
 
@@ -180,11 +180,17 @@ def test_without_the_programs_the_kernel_log_tells(lab: Lab) -> None:
 def test_loading_over_and_over_leaks_nothing_and_stopping_leaves_nothing(lab: Lab) -> None:
     count = "for kind in prog map link; do bpftool --json $kind list | grep -o '\"id\":' | wc -l; done"
     with_programs = lab.machine.check(count)
+    # Meanwhile memory is reclaimed and taken, by somebody who might be killed for it.
+    jail(lab)
+    churn = "truncate -s 300M /var/tmp/churn; while :; do cat /var/tmp/churn >/dev/null; done"
+    lab.start("churn", f"/bin/sh -c '{churn}'", slice="jail.slice")
+    lab.wait_planned(churn=0)
     lab.machine.check(
         f"for i in $(seq {RELOADS}); do systemctl reload oomslice-bpf.service || exit 1; done;"
         " systemctl restart oomslice-bpf.service",
         timeout=60 * RELOADS,
     )
+    assert lab.machine.active("churn") and (lab.victims(), lab.kernel_killed()) == ([], 0)
     # The kernel takes a moment to let go of what nobody has any more.
     lab.machine.wait_for("the old ones are gone", lambda: lab.machine.check(count) == with_programs, 60, 0.5)
     lab.machine.check("systemctl stop oomslice-bpf.service")
@@ -196,7 +202,8 @@ def test_loading_over_and_over_leaks_nothing_and_stopping_leaves_nothing(lab: La
         listing = "bpftool prog list; bpftool map list; bpftool link list"
         # The core lets go of what it shares with them when oomsliced has seen it.
         programs = ("kill_begins", "kill_takes", "kill_ends", "kswapd_is_woken", "reclaim_ends")
-        names = (*programs, "facts", "figures", "observe", "slices", "pulse", "signs")
+        programs += ("judge_", "wait_machine", "wait_limit", "see_", "note_", "last_moment")
+        names = (*programs, "facts", "figures", "observe", "slices", "pulse", "signs", "flights", "dying", "control")
         lab.machine.wait_for(
             "nothing is left",
             lambda: not [name for name in names if f"name {name}" in lab.machine.check(listing)],

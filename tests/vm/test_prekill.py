@@ -152,6 +152,37 @@ def test_lowest_priority_dies_at_a_limit_while_nothing_else_runs(armed: Lab) -> 
 
 
 @pytest.mark.both_kernels
+@pytest.mark.parametrize("what", ["many processes", "a fork storm", "eight allocators"])
+def test_all_of_a_victim_dies_at_a_limit(armed: Lab, what: str) -> None:
+    lab = armed
+    lab.write("/etc/systemd/system/jail.slice", "[Slice]\nMemoryMax=300M\nMemorySwapMax=0\n")
+    victim, below, names = "wild.service", "jail.slice", ["wild"]
+    if what == "eight allocators":
+        victim, below, names = "jail-wild.slice", "jail.slice/jail-wild.slice", [f"wild-{n}" for n in range(8)]
+        lab.drop_in(victim, "Priority=-100\nKillScope=subtree")
+    else:
+        lab.drop_in(victim, "Priority=-100")
+    lab.daemon_reload()
+    lab.start_service("kept", 80, slice="jail.slice")
+    for name in names:
+        match what:
+            case "many processes":
+                lab.start_hog(name, rate=200, children=80, slice=below, wait_for="go")
+            case "a fork storm":
+                command = f"/usr/bin/perl -e '{FORKS}' /run/oomtest/go"
+                lab.start(name, command, slice=below, TasksMax="400")
+            case _:
+                lab.start_hog(name, rate=0, slice=victim, wait_for="go")
+    lab.wait_planned(kept=0, **{victim: -100})
+    with nobody_else(lab):
+        lab.go()
+        lab.machine.wait_for("all are dead", lambda: not any(populated(lab, name, below) for name in names), 120, 0.2)
+    assert_prekilled(lab, victim, "jail.slice", ("memory-limit",))
+    assert lab.victims() == [victim]
+    assert lab.lives("kept")
+
+
+@pytest.mark.both_kernels
 def test_unit_of_many_processes_dies_as_a_whole(armed: Lab) -> None:
     lab = armed
     lab.drop_in("many.service", "Priority=-100")
@@ -364,7 +395,7 @@ BUSY = {
     "page cache": "truncate -s 1500M /var/tmp/sparse && cat /var/tmp/sparse >/dev/null && rm /var/tmp/sparse",
     "a copy": "for i in 1 2 3; do dd if=/dev/zero of=/var/tmp/copy bs=1M count=150 status=none; done; rm /var/tmp/copy",
     "a compilation": 'python3 -c \'import compileall; compileall.compile_dir("/usr/lib/python3.13", maxlevels=0,'
-    " force=True, quiet=2, legacy=False)'; true",
+    " force=True, workers=4, quiet=2, legacy=False)'; true",
     "many small files": "find / -xdev -type f -size -64k -print0 2>/dev/null | head -zn 4000 | xargs -0 cat >/dev/null",
 }
 
@@ -376,6 +407,12 @@ def looks(lab: Lab) -> dict[str, int]:
     return {name: figures[name] for name in ("kills", "dry_runs", "nobody", "unsure")}
 
 
+def charged(lab: Lab, unit: str) -> int:
+    """MiB that a service has in memory and in swap."""
+    files = (f"/sys/fs/cgroup/system.slice/{unit_name(unit)}/memory.{which}current" for which in ("", "swap."))
+    return sum(int(line) for line in lab.machine.check(f"cat {' '.join(files)}").split()) >> 20
+
+
 @pytest.mark.both_kernels
 def test_it_never_acts_on_a_machine_that_is_only_busy(armed: Lab) -> None:
     """All that reclaims memory in normal life, while nobody else could be blamed for what is killed."""
@@ -385,11 +422,12 @@ def test_it_never_acts_on_a_machine_that_is_only_busy(armed: Lab) -> None:
     lab.daemon_reload()
     reads = "truncate -s 300M /var/tmp/mine; while :; do cat /var/tmp/mine >/dev/null; done"
     writes = "while :; do dd if=/dev/zero of=/var/tmp/written bs=1M count=80 status=none; done"
-    lab.start_hog("balloon", rate=0, max_mb=4000, ahead=130, options="", wait_for="never")
+    lab.start_hog("balloon", rate=0, max_mb=4000, ahead=130, wait_for="never")
+    lab.start_hog("second", rate=60, max_mb=250, wait_for="go-second")
     lab.start("reader", f"/bin/sh -c '{reads}'", slice="tight.slice")
     lab.start("writer", f"/bin/sh -c '{writes}'", slice="tight.slice")
     # Who is not in the plan could not be killed, and nothing would be shown.
-    lab.wait_planned(balloon=0, reader=0, writer=0)
+    lab.wait_planned(balloon=0, second=0, reader=0, writer=0)
     for domain in ("/", "/tight.slice"):
         might = json.loads(lab.machine.check(f"{OOMSLICE_BPF} --json choose {domain}"))
         assert (might["result"], might["dry_run"]) == ("chosen", False), might
@@ -400,10 +438,17 @@ def test_it_never_acts_on_a_machine_that_is_only_busy(armed: Lab) -> None:
         for what, command in BUSY.items():
             lab.machine.check(command, timeout=300)
             assert looks(lab) == before_looks, what
-        # What was swapped out has to come back, into a machine that is nearly full.
-        lab.machine.check("systemctl --no-block kill -s KILL balloon.service", timeout=60)
-        lab.machine.check("swapoff /dev/vdc; swapon /dev/vdc", timeout=300)
+        lab.go("go-second")
+        lab.machine.wait_for("it has grown", lambda: charged(lab, "second") >= 250, 120, 0.5)
+        assert looks(lab) == before_looks, "growth that stops short"
+        # What is swapped out has to come back, while others go on reclaiming.
+        assert int(lab.machine.check("awk '/^SwapTotal/{t = $2} /^SwapFree/{print t - $2}' /proc/meminfo")) > 60 << 10
+        lab.machine.check("systemctl --no-block kill -s KILL second.service", timeout=60)
+        wait_emptied(lab, "second")
+        lab.machine.check("swapoff /dev/vdc", timeout=300)
         assert looks(lab) == before_looks, "swapoff"
+        lab.machine.check("swapon /dev/vdc")
+        assert lab.machine.active("balloon")
         limit = int(lab.machine.check("awk '/^max /{print $2}' /sys/fs/cgroup/tight.slice/memory.events"))
     assert limit > 20, "the slice was never at its limit"
     assert int(lab.machine.check(scanned)) - before > 50_000, "too little was reclaimed for this to say anything"

@@ -137,7 +137,7 @@ def test_locked_down_kernel_is_said_and_the_rest_works(locked: Lab) -> None:
     assert_the_rest_works(lab)
 
 
-def test_kernel_without_bpf_is_said(locked: Lab) -> None:
+def test_kernel_without_bpf_is_said_and_the_rest_works(locked: Lab) -> None:
     lab = locked
     # As a kernel without it answers. Whether its file system is there does not matter then.
     hidden = "[Service]\nSystemCallFilter=\nSystemCallFilter=~bpf:ENOSYS\n"
@@ -146,3 +146,4 @@ def test_kernel_without_bpf_is_said(locked: Lab) -> None:
     undo = "rm /etc/systemd/system/oomslice-bpf.service.d/50-hidden.conf && systemctl daemon-reload"
     with services_anew(lab, undo):
         assert_said(lab, NO_BPF)
+        assert_the_rest_works(lab)
