@@ -45,6 +45,13 @@ static __always_inline __u64 longer(__u64 one, __u64 other) {
         return one > other ? one : other;
 }
 
+/* Somebody is being chosen, on another processor: for whom there is a flight only after that. */
+static long poll_acting(__u32 index, void *context) {
+        struct wait *wait = context;
+
+        return !*(volatile __u32 *)&acting || bpf_ktime_get_ns() > wait->until_nsec || is_dying();
+}
+
 /* Holds the calling allocation while a victim of its domain is dying. Never one that is dying itself: it has to go on. */
 static __always_inline void hold(__u64 domain, __u64 memcg) {
         struct flight *flight;
@@ -54,6 +61,13 @@ static __always_inline void hold(__u64 domain, __u64 memcg) {
         struct oomslice_pulse *beat;
 
         flight = bpf_map_lookup_elem(&flights, &domain);
+        if (!flight && acting) {
+                wait.until_nsec = now + DEADLINE_NS;
+                bpf_loop(POLLS_MAX, poll_acting, &wait, 0);
+                wait.until_nsec = 0;
+                now = bpf_ktime_get_ns();
+                flight = bpf_map_lookup_elem(&flights, &domain);
+        }
         if (flight)
                 wait.until_nsec =
                         flight->dry ? 0 : longer(flight->until_nsec, flight->kill_nsec + DEADLINE_NS);

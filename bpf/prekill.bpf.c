@@ -267,14 +267,24 @@ int BPF_PROG(note_limit, struct mem_cgroup *memcg, unsigned long pages, unsigned
         return 0;
 }
 
+static __always_inline void judge_cgroup(const struct mem_cgroup *memcg, bool last) {
+        __u64 domain = BPF_CORE_READ(memcg, css.cgroup, kn, id), now = bpf_ktime_get_ns();
+        struct oomslice_pulse *beat = ready();
+        struct memory memory = {};
+
+        /* The core was told to do nothing, and so are we. */
+        if (!beat || beat->busy_until_nsec == UINT64_MAX ||
+            (!last && count_round(domain, now) < ROUNDS_LIMIT))
+                return;
+        measure(&memory);
+        act(domain, OOMSLICE_PREKILL_LIMIT, &memory, beat, now);
+}
+
 SEC("tp_btf/mm_vmscan_memcg_reclaim_end")
 int BPF_PROG(judge_limit, unsigned long reclaimed) {
         __u32 id = bpf_get_current_pid_tgid();
         struct here *here = bpf_map_lookup_elem(&reclaims, &id);
         const struct mem_cgroup *memcg;
-        struct oomslice_pulse *beat;
-        struct memory memory = {};
-        __u64 domain, now;
 
         if (!here)
                 return 0;
@@ -285,14 +295,17 @@ int BPF_PROG(judge_limit, unsigned long reclaimed) {
                 forget_rounds();
                 return 0;
         }
-        domain = BPF_CORE_READ(memcg, css.cgroup, kn, id);
-        now = bpf_ktime_get_ns();
-        beat = ready();
-        /* The core was told to do nothing, and so are we. */
-        if (!beat || beat->busy_until_nsec == UINT64_MAX || count_round(domain, now) < ROUNDS_LIMIT)
+        judge_cgroup(memcg, false);
+        return 0;
+}
+
+/* The kernel has given up: many threads may have come here together, none of them by as many rounds in a row. */
+SEC("fentry/mem_cgroup_out_of_memory")
+int BPF_PROG(last_moment_of_limit, struct mem_cgroup *memcg) {
+        if (is_dying() || !is_full(memcg))
                 return 0;
-        measure(&memory);
-        act(domain, OOMSLICE_PREKILL_LIMIT, &memory, beat, now);
+        judge_cgroup(memcg, true);
+        hold(BPF_CORE_READ(memcg, css.cgroup, kn, id), (__u64)memcg);
         return 0;
 }
 
@@ -322,7 +335,7 @@ int BPF_PROG(see_emptied, struct cgroup *cgroup, const char *path, int populated
         }                                                                             \
         SEC("fentry/mem_cgroup_out_of_memory")                                        \
         int BPF_PROG(wait_limit_##number, struct mem_cgroup *memcg) {                 \
-                if (in_flight)                                                        \
+                if (in_flight || acting)                                              \
                         hold(BPF_CORE_READ(memcg, css.cgroup, kn, id), (__u64)memcg); \
                 return 0;                                                             \
         }
