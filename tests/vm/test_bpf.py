@@ -14,7 +14,7 @@ import pytest
 from .lab import Lab
 
 OOMSLICE_BPF = "/usr/lib/oomslice/oomslice-bpf"
-RELOADS = 100 if os.environ.get("OOMSLICE_VM_ALL") else 4
+RELOADS = 100 if os.environ.get("OOMSLICE_VM_ALL") else 3
 """How often programs are loaded anew; what one reload leaves behind is seen after a few as well."""
 
 

@@ -478,7 +478,7 @@ def test_share_of_storms(armed: Lab) -> None:
                 answer_forever(lab)
             lab.go(name)
             wait_emptied(lab, name)
-        lab.machine.wait_for("it is told", lambda: f"{name}.service" in lab.victims(), 60, 0.5)
+        lab.machine.wait_for("it is told", lambda told=f"{name}.service": told in lab.victims(), 60, 0.5)
         lab.machine.check(f"systemctl reset-failed {name}.service 2>/dev/null; true")
         kernel += lab.kernel_killed() > kills
         # The kernel's kill is a decision of its own.
