@@ -253,7 +253,7 @@ class Lab:
 
     def victims(self) -> list[str]:
         """Whom the decisions since the scenario began chose, in order."""
-        return [row[4] for row in reversed(self.busctl("ListDecisions", "tu", str(self.started_usec), "0"))]
+        return [row[4] for row in reversed(self.busctl("ListDecisions", "tu", str(self.started_usec), "1000"))]
 
     def decision_about(self, unit: str, timeout: float = 60.0) -> dict[str, Any]:
         """The one decision with this victim. Waits for it; fails if there is more than one."""
