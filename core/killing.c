@@ -34,8 +34,7 @@ void oomslice_killing_init(int proc_fd) {
         proc = proc_fd;
 }
 
-/* What a kill of this process gives back: KiB of anonymous memory and swap; 0 if it cannot be read. */
-static uint64_t size_of(int32_t pid) {
+uint64_t oomslice_killing_size(int32_t pid) {
         static char text[4096];
         char path[OOMSLICE_NUMBER_SIZE + sizeof("/status")];
         uint64_t anonymous = 0, swap = 0;
@@ -69,7 +68,7 @@ int oomslice_killing_open_largest(const struct oomslice_held *held, struct oomsl
         if (processes->total < 2)
                 return -ENODATA;
         for (uint32_t i = 0; proc >= 0 && i < processes->count; i++) {
-                uint64_t size = size_of(processes->pids[i]);
+                uint64_t size = oomslice_killing_size(processes->pids[i]);
 
                 if (size > largest) {
                         largest = size;

@@ -32,6 +32,8 @@ struct oomslice_killing {
 
 /* `proc_fd`: /proc, for the sizes of processes; -1: KillScope=process takes whole units. */
 void oomslice_killing_init(int proc_fd);
+/* What a kill of this process gives back: KiB of anonymous memory and swap; 0 if it cannot be read. */
+uint64_t oomslice_killing_size(int32_t pid);
 /*
  * With two processes or more in a unit: a pidfd of the largest, which is then the only one in `processes`, and its size
  * in bytes. -errno if there is none, or one that is never touched.

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * oomslice-core: the kill path. run() is its whole life, in order: take over what a predecessor left, open, arm,
- * wait and act. What can fail before it is armed is said on standard error; from then on nothing is allocated,
- * opened by path or logged, and what is missing is reported as a feature that is not there.
+ * oomslice-core: the kill path. run() is its whole life, in order: take over what a predecessor left, open, rehearse,
+ * arm, wait and act. What can fail before it is armed is said on standard error; from then on nothing is allocated,
+ * opened by path or logged, no thread has a page fault until the end, but for a plan that is taken and the reserve, and
+ * what is missing is reported as a feature that is not there.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -43,6 +44,7 @@
 #include "pulse.h"
 #include "reaper.h"
 #include "record.h"
+#include "rehearse.h"
 #include "reserve.h"
 #include "ringfd.h"
 #include "rough.h"
@@ -98,11 +100,6 @@ static int open_meminfo(int proc_fd) {
         return openat(proc_fd, "meminfo", O_RDONLY | O_CLOEXEC);
 }
 
-static bool never_tried(uint64_t cgroup_id, void *context) {
-        (void)cgroup_id, (void)context;
-        return false;
-}
-
 static void fit_tables(void) {
         const struct oomslice_force *force = oomslice_force_get();
         uint32_t units = force ? force->plan.header->units_count : 0;
@@ -115,14 +112,13 @@ static void fit_tables(void) {
 static void plan_in_force(void) {
         const struct oomslice_force *force = oomslice_force_get();
 
+        fit_tables(); /* first: the watchdog may go by this plan already */
         oomslice_decide_plan_taken();
         oomslice_withheld_plan();
         oomslice_pulse_plan(&force->plan.header->machine);
-        fit_tables();
         oomslice_reserve_plan(force->plan.header->machine.reserve,
                               force->plan.header->machine.available_watch);
-        /* A choice without an act: the kernel's buffers and our pages have been used once before they must be. */
-        oomslice_sample_end(oomslice_sample_take(force, 0, never_tried, NULL));
+        oomslice_rehearse_plan(force);
 }
 
 static int act(const struct oomslice_message *asked, uint64_t *sequencep) {
@@ -309,7 +305,6 @@ static int run(const struct oomslice_options *options) {
         if (r < 0)
                 (void)fail("stored map of the programs", r); /* goes on: oomsliced sends it again */
         restore_plan(&inherited, root_fd);
-        close(root_fd);
         r = oomslice_hands_start();
         if (r < 0)
                 (void)fail("threads for reclaim", r); /* goes on: without throttle and reclaim */
@@ -325,6 +320,10 @@ static int run(const struct oomslice_options *options) {
         r = oomslice_watchdog_start(open_meminfo(proc_fd), options->dry_run);
         if (r < 0)
                 (void)fail("watchdog", r); /* goes on: systemd's is still there */
+
+        /* Rehearse */
+        oomslice_rehearse(root_fd);
+        close(root_fd);
 
         /* Arm */
         arm();

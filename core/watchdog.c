@@ -19,6 +19,7 @@
 #include "watchdog.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -66,6 +67,7 @@ static int meminfo = -1, timer = -1;
 static bool dry_run_all;
 static atomic_uint_least64_t turn_us; /* since when the deciding thread is awake; 0: it sleeps */
 static uint64_t acted_us;             /* when an act ended */
+static atomic_bool rehearses;         /* the next time that the timer runs out is for a dry run */
 
 /* The hand: `job` is a descriptor of a cgroup.kill, which it closes. */
 static int hand_wake = -1, hand_done = -1;
@@ -274,6 +276,25 @@ static bool is_overdue(void) {
         return oomslice_moment_now() - since >= PATIENCE_MS * UINT64_C(1000);
 }
 
+/* The hand last: with its answer all is done. What it is given to write to is an eventfd, which refuses. */
+static void rehearse(void) {
+        const struct oomslice_force *force;
+        struct oomslice_meminfo info;
+        struct oomslice_sample sample;
+        struct oomslice_held copies;
+
+        (void)read_meminfo(&info);
+        oomslice_token_use();
+        force = oomslice_force_get();
+        if (force) {
+                oomslice_rough_take(force, &sample);
+                oomslice_rough_copy(&copies, &force->held[sample.candidates[0].unit]);
+                oomslice_held_close(&copies);
+        }
+        oomslice_token_unuse();
+        (void)hand_kill(fcntl(hand_wake, F_DUPFD_CLOEXEC, 0));
+}
+
 static void *run(void *unused) {
         uint64_t expirations;
 
@@ -287,6 +308,10 @@ static void *run(void *unused) {
                         if (errno == EINTR)
                                 continue;
                         return NULL;
+                }
+                if (atomic_exchange(&rehearses, false)) {
+                        rehearse();
+                        continue;
                 }
                 if (!is_overdue())
                         continue;
@@ -340,6 +365,17 @@ static void set_timer(long milliseconds) {
 
         /* Fails only without a timer: then nobody watches, which was said at the start. */
         (void)timerfd_settime(timer, 0, &when, NULL);
+}
+
+void oomslice_watchdog_rehearse(void) {
+        struct pollfd done = {.fd = hand_done, .events = POLLIN};
+
+        if (threads_count < 2)
+                return;
+        atomic_store(&rehearses, true);
+        set_timer(1);
+        (void)poll(&done, 1, PATIENCE_MS);
+        set_timer(0);
 }
 
 void oomslice_watchdog_turn_begin(uint64_t now_us) {

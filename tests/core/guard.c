@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Linked into a test build of oomslice-core with --wrap: once the core is armed, whoever calls the allocator or stdio,
- * its own code or the C library's, or opens what it must not, ends the program with status 99.
+ * its own code or the C library's, or opens what it must not, ends the program with status 99. May be linked together
+ * with stuck.c, whose openat() it then stands in for.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -13,6 +14,7 @@
 #include <unistd.h>
 
 extern volatile bool oomslice_armed;
+extern void oomslice_test_get_stuck(const char *path, int fd) __attribute__((weak));
 
 void *__real_malloc(size_t size);
 void *__real_calloc(size_t count, size_t size);
@@ -90,6 +92,8 @@ int __wrap_open(const char *path, int flags, ...) {
 int __wrap_openat(int directory, const char *path, int flags, ...) {
         if (!is_known(directory, path, flags))
                 end("openat()", path);
+        if (oomslice_test_get_stuck)
+                oomslice_test_get_stuck(path, -1);
         return __real_openat(directory, path, flags);
 }
 

@@ -32,13 +32,17 @@ SANITIZERS += [f"-DOOMSLICE_{thread}_STACK=1048576" for thread in ("REAPER", "RE
 GUARDED = ["malloc", "calloc", "realloc", "free", "open", "openat", "fopen", "vfprintf", "vsnprintf", "fputs", "fwrite"]
 GUARDED += ["printf", "fprintf", "snprintf", "puts"]
 """What the build "guarded" must not use once it is armed; see guard.c."""
+SHIPPED = ["-Os", "-g", "-static", *SMALL]
+"""See core/meson.build."""
+STUCK = [str(Path(__file__).with_name("stuck.c")), *(f"-Wl,--wrap={name}" for name in ("pread", "pwrite", "openat"))]
+GUARD = [str(Path(__file__).with_name("guard.c")), *(f"-Wl,--wrap={name}" for name in GUARDED)]
 BUILDS = {
-    "static": ["-Os", "-g", "-static", *SMALL],  # as it is shipped, see core/meson.build
+    "static": SHIPPED,
     "sanitized": ["-O1", "-g", *SANITIZERS],
-    "stuck": ["-O1", "-g", *SANITIZERS, str(Path(__file__).with_name("stuck.c"))]
-    + [f"-Wl,--wrap={name}" for name in ("pread", "pwrite", "openat")],
-    "guarded": ["-O2", "-g", "-static", str(Path(__file__).with_name("guard.c"))]
-    + [f"-Wl,--wrap={name}" for name in GUARDED],
+    "stuck": ["-O1", "-g", *SANITIZERS, *STUCK],
+    "static-stuck": [*SHIPPED, "-DOOMSLICE_UNFILTERED", *STUCK],
+    "guarded": ["-O2", "-g", "-static", *GUARD],
+    "guarded-stuck": ["-O2", "-g", "-static", "-DOOMSLICE_UNFILTERED", *STUCK, *GUARD],
 }
 
 

@@ -11,7 +11,6 @@
 #include <linux/kcmp.h>
 #include <stdatomic.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -19,6 +18,8 @@
 #include <sys/types.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "number.h"
 
 ssize_t __real_pread(int fd, void *data, size_t size, off_t at);
 ssize_t __real_pwrite(int fd, const void *data, size_t size, off_t at);
@@ -62,7 +63,10 @@ static void wait_for_release(void) {
                 nanosleep(&pause, NULL);
 }
 
-static void get_stuck(const char *path, int fd) {
+/* Called by guard.c as well, where both are linked. */
+void oomslice_test_get_stuck(const char *path, int fd);
+
+void oomslice_test_get_stuck(const char *path, int fd) {
         if (!control || !atomic_load(&control->wanted) || !is_meant(path))
                 return;
         atomic_store(&stuck_fd, fd);
@@ -72,7 +76,7 @@ static void get_stuck(const char *path, int fd) {
 }
 
 static void get_stuck_in(int fd) {
-        char link[64], path[1024];
+        char link[64] = "/proc/self/fd/", path[1024];
         int other;
         ssize_t n;
 
@@ -81,10 +85,10 @@ static void get_stuck_in(int fd) {
         other = atomic_load(&stuck_fd);
         if (other >= 0 && syscall(SYS_kcmp, getpid(), getpid(), KCMP_FILE, fd, other) == 0)
                 wait_for_release();
-        (void)snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+        (void)oomslice_number_format(link + strlen(link), (uint64_t)fd);
         n = readlink(link, path, sizeof(path) - 1);
         path[n < 0 ? 0 : n] = '\0';
-        get_stuck(path, fd);
+        oomslice_test_get_stuck(path, fd);
 }
 
 ssize_t __wrap_pread(int fd, void *data, size_t size, off_t at) {
@@ -97,7 +101,7 @@ ssize_t __wrap_pwrite(int fd, const void *data, size_t size, off_t at) {
         return __real_pwrite(fd, data, size, at);
 }
 
-int __wrap_openat(int directory, const char *path, int flags, ...) {
-        get_stuck(path, -1);
+__attribute__((weak)) int __wrap_openat(int directory, const char *path, int flags, ...) {
+        oomslice_test_get_stuck(path, -1);
         return __real_openat(directory, path, flags);
 }

@@ -4,6 +4,7 @@ write limits are unavailable; tests/vm has those."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -54,6 +55,15 @@ def steps(record: Any) -> list[tuple[int, int]]:
 
 def frozen(unit: Path) -> bool:
     return "frozen 1" in (unit / "cgroup.events").read_text(encoding="ascii")
+
+
+@contextlib.contextmanager
+def deaf(scene: Scene, unit: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of this unit that does not end when told to; it has to be killed in the end."""
+    script = 'trap "" TERM; echo 0 >"$0/cgroup.procs"; while :; do sleep 0.1; done'
+    with subprocess.Popen(["sh", "-c", script, unit]) as child:
+        wait_until(lambda: scene.alive(unit) >= 1)
+        yield child
 
 
 def decisions(records: Records) -> Callable[[], Any]:
@@ -135,13 +145,11 @@ def test_death_of_the_core_leaves_it_to_who_comes_after(scene: Scene, stallers: 
 
 def test_terminated_and_killed_at_its_time_although_the_pressure_is_gone(scene: Scene, stallers: Stallers) -> None:
     busy = scene.add_slice("busy.slice")
-    deaf = scene.add("busy.slice/deaf.service", -10, parent=busy, ladder=(TERMINATE, after(4, KILL)))
-    script = 'trap "" TERM; echo 0 >"$0/cgroup.procs"; while :; do sleep 0.1; done'
-    with subprocess.Popen(["sh", "-c", script, deaf]) as child:
-        wait_until(lambda: scene.alive(deaf) >= 1)
-        unit = scene.add("busy.slice/b.service", 10, parent=busy)
+    unit = scene.add("busy.slice/deaf.service", -10, parent=busy, ladder=(TERMINATE, after(4, KILL)))
+    with deaf(scene, unit) as child:
+        other = scene.add("busy.slice/b.service", 10, parent=busy)
         records = hand_over(scene)
-        stallers.start(unit)
+        stallers.start(other)
         record = records.wait(20)
         child.wait()
     assert (name(record.victim_name), record.outcome) == ("deaf.service", lib.OOMSLICE_OUTCOME_FREED)

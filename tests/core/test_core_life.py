@@ -16,6 +16,11 @@ import pytest
 from oomslice._core import ffi, lib
 from tests.core.plans import Domain
 from tests.core.rig import GUARDED, Core, Records, Scene, name, scenes, wait_until
+from tests.core.test_core_asked import ask, release
+from tests.core.test_core_ladder import FREEZE, KILL, TERMINATE, after, deaf, hand_over, steps
+from tests.core.test_core_pressure import Stallers, stallers
+
+__all__ = ["stallers"]
 
 TWO_SECONDS = 2_000_000
 REST = float(os.environ.get("OOMSLICE_TEST_REST", "4"))
@@ -141,6 +146,35 @@ def test_no_heap_no_stdio_and_no_path_once_armed(guarded_scene: Scene) -> None:
     victims = [name(records.wait().victim_name) for _ in range(4)]
     assert victims == ["a.service", "one.service", "young.service", ""]
     scene.core.poke()
+    assert scene.core.stop() == (0, "")
+    scene.core.start()
+
+
+def test_no_heap_no_stdio_and_no_path_in_steps_that_somebody_asks_for(guarded_scene: Scene) -> None:
+    scene = guarded_scene
+    units = [scene.add(f"{index}.service", processes=2) for index in range(3)]
+    records = scene.hand_over(mark_kills=1)
+    for unit, step in zip(units, (FREEZE, TERMINATE, KILL), strict=True):
+        assert ask(scene, unit, step[0])[0] == 0
+        assert records.wait().trigger == lib.OOMSLICE_TRIGGER_ASKED
+    assert release(scene, units[0]) == 0
+    assert records.wait().outcome == lib.OOMSLICE_OUTCOME_UNDONE
+    assert scene.core.stop() == (0, "")
+    scene.core.start()
+
+
+def test_no_heap_no_stdio_and_no_path_on_a_ladder(guarded_scene: Scene, stallers: Stallers) -> None:
+    scene = guarded_scene
+    real_pressure(scene)
+    busy = scene.add_slice("busy.slice")
+    unit = scene.add("busy.slice/a.service", -5, parent=busy, ladder=(FREEZE, after(1, TERMINATE), after(2, KILL)))
+    staller = scene.add("busy.slice/b.service", 5, parent=busy)
+    with deaf(scene, unit):
+        records = hand_over(scene)
+        for _ in range(3):
+            stallers.start(staller)
+        record = records.wait(30)
+    assert [kind for kind, _result in steps(record)] == [FREEZE[0], TERMINATE[0], KILL[0]]
     assert scene.core.stop() == (0, "")
     scene.core.start()
 

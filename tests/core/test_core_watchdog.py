@@ -60,6 +60,14 @@ def scene(programs: Callable[[str], Path], mount: Path, tmp_path: Path, stuck: S
         stuck.release()
 
 
+@pytest.fixture
+def guarded_scene(programs: Callable[[str], Path], mount: Path, tmp_path: Path, stuck: Stuck) -> Iterator[Scene]:
+    """The same, and it ends when its heap, stdio or a path is used after it is armed."""
+    for made in scenes(Core(programs("guarded-stuck"), tmp_path, mount), mount):
+        yield made
+        stuck.release()
+
+
 def short(scene: Scene) -> None:
     """Memory is short, and the core is woken by somebody who does not wait for an answer."""
     scene.core.set_memory(50)
@@ -239,3 +247,26 @@ def test_one_victim_follows_another_while_nobody_else_comes(scene: Scene, stuck:
     short(scene)
     assert [name(records.wait().victim_name) for _ in range(2)] == ["a.service", "b.service"]
     assert (scene.alive(first), scene.alive(second)) == (0, 0)
+
+
+def test_no_heap_no_stdio_and_no_path_in_its_kills(guarded_scene: Scene, stuck: Stuck) -> None:
+    scene = guarded_scene
+    scene.add("a.service", -10, processes=80)
+    scene.tree.populate(scene.tree.make("a.service/inner"))
+    scene.add("b.service", processes=80)
+    scene.tree.populate(scene.tree.make("b.service/inner"))
+    last = scene.add("c.service", 10, processes=1)
+    records = scene.hand_over(reserve=4 << 20)
+    # The first by its hand; the second by signals, for the hand does not come back.
+    stuck.at("c.service/cgroup.events", "*b.service/cgroup.kill")
+    short(scene)
+    decisions = [records.wait(20) for _ in range(2)]
+    scene.core.set_memory(8192)
+    assert [(name(record.victim_name), record.flags) for record in decisions] == [
+        ("a.service", WATCHDOG),
+        ("b.service", WATCHDOG),
+    ]
+    stuck.release()
+    scene.core.poke()
+    assert (scene.core.stop(), scene.alive(last)) == ((0, ""), 1)
+    scene.core.start()
