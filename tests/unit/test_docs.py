@@ -42,6 +42,7 @@ from oomslice.settings.steps import (
     STEPS,
     STEPS_MAX,
     THROTTLE_DEFAULT,
+    Takes,
 )
 from oomslice.settings.unitfile import parse_unit_files
 from tests.unit.manual import DOCS, PAGES, ROOT, code_blocks, entries, page, section
@@ -211,6 +212,21 @@ def test_bash_completes_verbs_and_options_of_the_parser() -> None:
     assert set(completed("oomslicectl", "-")) == options(build_parser())
     for name, parser in verbs().items():
         assert set(completed("oomslicectl", name, "-")) == options(parser), name
+
+
+def test_bash_completes_every_key_and_every_step() -> None:
+    assert set(completed("oomslicectl", "set", "--runtime", "a.service", "")) == {f"{key}=" for key in SETTING_KEYS}
+    offered = set(completed("oomslicectl", "act", "a.service", ""))
+    assert offered == {name + ":" * (step.takes is Takes.REQUIRED) for name, step in STEPS.items()}
+    assert completed("oomslicectl", "act", "a.service", "freeze", "") == []
+
+
+def test_zsh_completes_every_key_and_every_step() -> None:
+    text = (ROOT / "completions/_oomslicectl").read_text(encoding="utf-8")
+    for words in re.findall(r"keys=\((.*)\)$", text, re.MULTILINE):
+        assert set(words.split()) == set(SETTING_KEYS)
+    (steps,) = re.findall(r"^_oomslicectl_steps\(\) \{\n(.*?)^\}", text, re.MULTILINE | re.DOTALL)
+    assert set(re.findall(r"\b[a-z]+\b", steps)) - {"compadd"} == set(STEPS)
 
 
 def test_bash_completes_moments_and_nothing_for_a_number() -> None:
