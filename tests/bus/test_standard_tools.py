@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Every member that is on the bus: called and read by busctl and by gdbus, and heard by gdbus."""
+"""Every member that is on the bus, by the tools that people have: called, read and heard by busctl and by gdbus."""
 
 from __future__ import annotations
 
@@ -184,10 +184,10 @@ def of(interfaces: Mapping[str, ElementTree.Element], kind: str) -> set[tuple[st
     return {(name, str(item.get("name"))) for name, xml in interfaces.items() for item in xml.findall(kind)}
 
 
-def signature(interfaces: Mapping[str, ElementTree.Element], interface: str, method: str) -> str:
-    """The types that a method takes."""
-    (found,) = (item for item in interfaces[interface].findall("method") if item.get("name") == method)
-    return "".join(str(item.get("type")) for item in found.findall("arg") if item.get("direction") == "in")
+def signature(interfaces: Mapping[str, ElementTree.Element], interface: str, member: str, kind: str = "method") -> str:
+    """The types that a method takes, or that a signal has."""
+    (found,) = (item for item in interfaces[interface].findall(kind) if item.get("name") == member)
+    return "".join(str(item.get("type")) for item in found.findall("arg") if item.get("direction") != "out")
 
 
 def test_busctl_and_gdbus_call_every_method(bus: PrivateBus, backend: FixedBackend) -> None:
@@ -262,43 +262,65 @@ def test_no_interface_has_properties_that_are_not_read_here(bus: PrivateBus, bac
 
 
 @contextlib.asynccontextmanager
-async def listening(address: str, service: BusService) -> AsyncIterator[asyncio.StreamReader]:
-    """gdbus monitor, which listens already."""
+async def listening(service: BusService, *command: str) -> AsyncIterator[asyncio.StreamReader]:
+    """The output of a monitor, which listens already."""
     process = await asyncio.create_subprocess_exec(
-        *("gdbus", "monitor", "--address", address, "--dest", BUS_NAME),
+        *command,
         stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
         env={**os.environ, "LC_ALL": "C.UTF-8"},
         limit=1 << 20,
     )
     assert process.stdout
     try:
         async with asyncio.timeout(60):
-            # It does not say when it has begun: it has, once it shows a signal that is sent until it does.
-            first = asyncio.ensure_future(process.stdout.readuntil(b"('probe.slice',)\n"))
+            # None says when it has begun: it has, once it shows a signal that is sent until it does.
+            first = asyncio.ensure_future(process.stdout.readuntil(b"probe.slice"))
             while not first.done():
                 service.pressure("probe.slice", True)
                 await asyncio.wait([first], timeout=0.2)
             await first
+            await process.stdout.readline()
             yield process.stdout
     finally:
         process.kill()
         await process.communicate()
 
 
+async def listed(address: str) -> None:
+    """Objects are told of only to who could have asked for them: so somebody asks."""
+    words = (BUS_NAME, OBJECT_PATH, OBJECT_MANAGER.name, "GetManagedObjects")
+    code, _, errors = await busctl(address, "call", *words)
+    assert code == 0, errors
+
+
 def test_gdbus_hears_every_signal(bus: PrivateBus, backend: FixedBackend) -> None:
     async def body(service: BusService) -> None:
         assert set(SIGNALS) == of(await introspected(bus.address), "signal"), "a sample for each signal"
-        # Objects are told of only to who could have asked for them.
-        code, _, errors = await busctl(
-            bus.address, "call", BUS_NAME, OBJECT_PATH, OBJECT_MANAGER.name, "GetManagedObjects"
-        )
-        assert code == 0, errors
+        await listed(bus.address)
         missing = {f": {interface}.{name} {said}" for (interface, name), said in SIGNALS.items()}
-        async with listening(bus.address, service) as lines:
+        command = ("gdbus", "monitor", "--address", bus.address, "--dest", BUS_NAME)
+        async with listening(service, *command) as lines:
             await happen(service, backend)
             while missing:
                 line = (await lines.readline()).decode()
                 assert line, f"gdbus ended and had not heard {missing}"
                 missing -= {part for part in missing if part in line}
+
+    run(bus, backend, body)
+
+
+def test_busctl_hears_every_signal_with_the_types_that_are_announced(bus: PrivateBus, backend: FixedBackend) -> None:
+    async def body(service: BusService) -> None:
+        missing = of(interfaces := await introspected(bus.address), "signal")
+        await listed(bus.address)
+        command = ("busctl", f"--address={bus.address}", "--json=short", "monitor", BUS_NAME)
+        async with listening(service, *command) as lines:
+            await happen(service, backend)
+            while missing:
+                heard = json.loads(await lines.readline())
+                if heard["type"] == "signal" and (member := (heard["interface"], heard["member"])) in missing:
+                    assert heard["payload"]["type"] == signature(interfaces, *member, kind="signal")
+                    missing.discard(member)
 
     run(bus, backend, body)
