@@ -38,7 +38,7 @@ deb: setup ## dist/oomslice_VERSION_ARCH.deb, built in a trixie root
 	@tools/build-deb
 
 .PHONY: deb-lint
-deb-lint: setup ## the same, with lintian's opinion of it, in a root that has lintian; fails on errors and warnings
+deb-lint: setup ## the same, with lintian's opinion of it and of the changes file; fails on errors and warnings
 	@tools/build-deb --lintian
 
 .PHONY: bench

@@ -51,12 +51,15 @@ _oomslicectl_candidates() {
                 act
                 release
         '
-        local verb='' word
+        local verb='' word operands=0
 
         for word in "${words[@]:1:${#words[@]}-2}"; do
-                if [[ $word != -* ]]; then
+                if [[ $word == -* ]]; then
+                        continue
+                elif [[ -z $verb ]]; then
                         verb=$word
-                        break
+                else
+                        operands=$((operands + 1)) # of verbs whose options take no values
                 fi
         done
 
@@ -136,7 +139,7 @@ _oomslicectl_candidates() {
 
         case $verb in
         set)
-                if [[ $previous == set ]]; then
+                if ((operands == 0)); then
                         mapfile -t COMPREPLY < <(compgen -W "$(_oomslicectl_units)" -- "$current")
                 else
                         compopt -o nospace 2>/dev/null
@@ -145,10 +148,12 @@ _oomslicectl_candidates() {
                 fi
                 ;;
         act)
-                if [[ $previous == act ]]; then
+                if ((operands == 0)); then
                         mapfile -t COMPREPLY < <(compgen -W "$(_oomslicectl_units)" -- "$current")
-                else
-                        mapfile -t COMPREPLY < <(compgen -W 'warn reclaim throttle freeze terminate kill checkpoint' -- "$current")
+                elif ((operands == 1)); then
+                        mapfile -t COMPREPLY < <(compgen -W 'warn reclaim throttle freeze purge: checkpoint start: terminate
+                                kill' -- "$current")
+                        [[ ${COMPREPLY[*]} != *: ]] || compopt -o nospace 2>/dev/null
                 fi
                 ;;
         slices | explain | release)
@@ -163,8 +168,10 @@ _oomslicectl_candidates() {
                 mapfile -t COMPREPLY < <(compgen -f -- "$current")
                 ;;
         verify)
-                compopt -o filenames 2>/dev/null
-                mapfile -t COMPREPLY < <(compgen -f -- "$current"; compgen -W "$(_oomslicectl_units)" -- "$current")
+                mapfile -t COMPREPLY < <(compgen -f -- "$current")
+                # Files are quoted, which would put a backslash into a unit's name.
+                [[ ${#COMPREPLY[@]} -eq 0 ]] || compopt -o filenames 2>/dev/null
+                mapfile -t -O ${#COMPREPLY[@]} COMPREPLY < <(compgen -W "$(_oomslicectl_units)" -- "$current")
                 ;;
         esac
 }

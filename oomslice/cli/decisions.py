@@ -12,8 +12,8 @@ from oomslice.cli.failure import CommandFailure, Exit
 from oomslice.cli.text import Column, Terminal, clean, local_time, plural, relative, table
 
 DESCRIPTION = """\
-Lists decisions: those of oomslice, and what the kernel's own OOM killer did in between. They are kept over reboots,
-by default the last 10000."""
+Lists decisions: those of oomslice, and what the kernel's own OOM killer and systemd-oomd did in between. They are
+kept over reboots, by default the last 10000."""
 EXAMPLES = """\
 examples:
   oomslicectl decisions                           the newest 100

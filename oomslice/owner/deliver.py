@@ -80,10 +80,11 @@ def notify(user: int, said: Message, runtime: Path = Path("/run/user")) -> bool:
         body = html.escape(printable(said.body), quote=False)
         ended = subprocess.run(
             [
-                *("busctl", f"--address=unix:path={bus}", f"--timeout={NOTIFY_SEC}", "--quiet", "call"),
+                # A program may have a name that begins like an option.
+                *("busctl", f"--address=unix:path={bus}", f"--timeout={NOTIFY_SEC}", "--quiet", "--", "call"),
                 *("org.freedesktop.Notifications", "/org/freedesktop/Notifications", "org.freedesktop.Notifications"),
                 *("Notify", "susssasa{sv}i", "oomslice", "0", "dialog-warning", printable(said.summary), body),
-                *("0", "0", "--", "-1"),
+                *("0", "0", "-1"),
             ],
             user=user,
             group=group,

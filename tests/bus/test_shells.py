@@ -8,16 +8,19 @@ import os
 import shutil
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.bus.rig import PrivateBus
-from tests.bus.test_cli import ROOT
+from oomslice.bus.service import BusService
+from tests.bus.rig import ROOT, PrivateBus, decision
+from tests.bus.test_cli import DaemonLikeBackend
 from tests.bus.test_top import COUNT, served
 from tests.bus.tmux import Terminal
 
 UNITS = ("batch.slice", "user@1000.service", "web.service", "dev:odd.service", "-.slice")
+ID, OTHER = "00000000000000aa-2", "f0000000000000aa-7"
 COMPLETED = [
     ("oomslicectl moni", "oomslicectl monitor"),
     ("oomslicectl doctor --q", "oomslicectl doctor --quiet"),
@@ -30,7 +33,23 @@ COMPLETED = [
     ("oomslicectl simulate --domain batch", "oomslicectl simulate --domain batch.slice"),
     ("oomslicectl replay nig", "oomslicectl replay night.jsonl.gz"),
     ("oomslicectl simulate --trace nig", "oomslicectl simulate --trace night.jsonl.gz"),
+    ("oomslicectl set bat", "oomslicectl set batch.slice"),
+    ("oomslicectl set --runtime bat", "oomslicectl set --runtime batch.slice"),
+    ("oomslicectl set batch.slice Prio", "oomslicectl set batch.slice Priority="),
+    ("oomslicectl set user@1000.service Priority=5 Prot", "oomslicectl set user@1000.service Priority=5 Protect="),
+    ("oomslicectl act user@10", "oomslicectl act user@1000.service"),
+    ("oomslicectl act user@1000.service fr", "oomslicectl act user@1000.service freeze"),
+    ("oomslicectl act --json batch.slice ter", "oomslicectl act --json batch.slice terminate"),
+    ("oomslicectl act batch.slice pur", "oomslicectl act batch.slice purge:"),
+    ("oomslicectl release dev:o", "oomslicectl release dev:odd.service"),
+    ("oomslicectl verify bat", "oomslicectl verify batch.slice"),
+    ("oomslicectl verify user@10", "oomslicectl verify user@1000.service"),
+    ("oomslicectl verify nig", "oomslicectl verify night.jsonl.gz"),
+    ("oomslicectl show 00", f"oomslicectl show {ID}"),
+    ("oomslicectl report 00", f"oomslicectl report {ID}"),
+    ("oomslicectl restore f", f"oomslicectl restore {OTHER}"),
 ]
+"""What is typed, and what stands there after the Tab key."""
 SHELLS = {
     "bash": (["bash", "--norc", "--noprofile", "-i"], f"source {ROOT}/completions/oomslicectl.bash"),
     "zsh": (
@@ -62,14 +81,19 @@ def tools(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_what_is_typed_is_completed(shell: str, tools: Path, tmp_path: Path) -> None:
+def test_what_is_typed_is_completed(shell: str, bus: PrivateBus, tools: Path, tmp_path: Path) -> None:
     need("tmux", shell)
     command, setup = SHELLS[shell]
+    backend = DaemonLikeBackend()
+    backend.stored = [decision(2), replace(decision(1), id=OTHER)]
 
     (tmp_path / "night.jsonl.gz").touch()
 
     async def main() -> None:
+        service = BusService(backend, address=bus.address)
+        assert await service.start()
         environment = {
+            "DBUS_SYSTEM_BUS_ADDRESS": bus.address,
             "PATH": f"{tools}:{os.environ['PATH']}",
             "PS1": "> ",
             "HOME": str(tmp_path),
@@ -85,6 +109,7 @@ def test_what_is_typed_is_completed(shell: str, tools: Path, tmp_path: Path) -> 
                 await terminal.shows(lambda lines, completed=completed: f"> {completed}" in lines)  # type: ignore[misc]
                 await terminal.type("C-u")
                 await terminal.shows(lambda lines: ">" in lines)
+        await service.stop()
 
     asyncio.run(main())
 

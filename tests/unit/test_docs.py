@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 import re
 import shutil
 import subprocess
@@ -17,7 +16,6 @@ from pathlib import Path
 import pytest
 
 from oomslice import errors
-from oomslice.actions import checkpoint, messages, service, systemd
 from oomslice.bus.interface import (
     BUS_NAME,
     DECISION_SIGNATURES,
@@ -29,13 +27,10 @@ from oomslice.bus.interface import (
 )
 from oomslice.bus.log_control import LOG_CONTROL
 from oomslice.bus.members import DECISION, DECISIONS_RECENT, SLICE, SLICE_FIGURES
-from oomslice.carriers import score_adj
 from oomslice.cli import answers, show, verify
 from oomslice.cli.failure import EXIT_CODES
 from oomslice.cli.main import build_parser
-from oomslice.decisions import journal
 from oomslice.decisions.record import UNDOABLE, Decision
-from oomslice.policy import scores
 from oomslice.policy.effective import AVOID_BONUS, COOLDOWN_DEFAULT_USEC
 from oomslice.settings.configuration import SECTIONS, parse_configuration
 from oomslice.settings.keys import YAML_CARRIER_KEYS, YAML_LIMIT_KEYS, YAML_MACHINE_KEYS, YAML_SETTING_KEYS
@@ -47,12 +42,11 @@ from oomslice.settings.steps import (
     STEPS,
     STEPS_MAX,
     THROTTLE_DEFAULT,
+    Takes,
 )
 from oomslice.settings.unitfile import parse_unit_files
+from tests.unit.manual import DOCS, PAGES, ROOT, code_blocks, entries, page, section
 
-ROOT = Path(__file__).parents[2]
-DOCS = ROOT / "docs"
-PAGES = sorted(DOCS.glob("*.scd"))
 TEXTS = [
     ROOT / name
     for name in (
@@ -65,34 +59,6 @@ TEXTS = [
         "docs/library.md",
     )
 ]
-
-
-def page(name: str) -> str:
-    """Source of a manual page."""
-    return (DOCS / f"{name}.scd").read_text(encoding="utf-8")
-
-
-def section(name: str, title: str) -> str:
-    """One section of a manual page."""
-    found = re.search(rf"^# {re.escape(title)}\n(.*?)(?=^# [A-Z]|\Z)", page(name), re.MULTILINE | re.DOTALL)
-    assert found, f"{name} has no section {title}"
-    return found.group(1)
-
-
-def entries(text: str) -> set[str]:
-    """What a section defines: the marked words of the lines that stand before an indented one."""
-    lines = text.splitlines()
-    heads = [line for line, following in itertools.pairwise(lines) if following.startswith("\t" + leading_tabs(line))]
-    return {word for line in heads for word in re.findall(r"[*_]+([^*_\s][^*\s]*?)[*_]+(?=[\s,(\[@]|$)", line)}
-
-
-def leading_tabs(line: str) -> str:
-    return line[: len(line) - len(line.lstrip("\t"))]
-
-
-def code_blocks(text: str, language: str = "") -> list[str]:
-    """Fenced blocks of that language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
 def verbs() -> dict[str, argparse.ArgumentParser]:
@@ -246,6 +212,21 @@ def test_bash_completes_verbs_and_options_of_the_parser() -> None:
     assert set(completed("oomslicectl", "-")) == options(build_parser())
     for name, parser in verbs().items():
         assert set(completed("oomslicectl", name, "-")) == options(parser), name
+
+
+def test_bash_completes_every_key_and_every_step() -> None:
+    assert set(completed("oomslicectl", "set", "--runtime", "a.service", "")) == {f"{key}=" for key in SETTING_KEYS}
+    offered = set(completed("oomslicectl", "act", "a.service", ""))
+    assert offered == {name + ":" * (step.takes is Takes.REQUIRED) for name, step in STEPS.items()}
+    assert completed("oomslicectl", "act", "a.service", "freeze", "") == []
+
+
+def test_zsh_completes_every_key_and_every_step() -> None:
+    text = (ROOT / "completions/_oomslicectl").read_text(encoding="utf-8")
+    for words in re.findall(r"keys=\((.*)\)$", text, re.MULTILINE):
+        assert set(words.split()) == set(SETTING_KEYS)
+    (steps,) = re.findall(r"^_oomslicectl_steps\(\) \{\n(.*?)^\}", text, re.MULTILINE | re.DOTALL)
+    assert set(re.findall(r"\b[a-z]+\b", steps)) - {"compadd"} == set(STEPS)
 
 
 def test_bash_completes_moments_and_nothing_for_a_number() -> None:
@@ -484,56 +465,6 @@ def test_every_error_name_is_in_the_manual() -> None:
     assert set(re.findall(r"\*(org\.oomslice1\.Error\.\w+)\*", section("org.oomslice1.5", "ERRORS"))) == names
 
 
-# oomsliced(8).
-
-
-def test_every_message_and_field_of_the_journal_is_in_the_manual() -> None:
-    text = section("oomsliced.8", "JOURNAL")
-    found = dict(re.findall(r"^\*([0-9a-f]{32})\*\n\t(.*)$", text, re.MULTILINE))
-    expected: dict[str, set[str]] = {}
-    for outcome, (message_id, _) in journal.MESSAGES.items():
-        expected.setdefault(message_id, set()).add(outcome)
-    expected |= {journal.MESSAGE_STEP: {"step"}, journal.MESSAGE_CARRIER: {"carrier"}}
-    assert {message_id: set(outcomes.split(", ")) for message_id, outcomes in found.items()} == expected
-    source = (ROOT / "oomslice/decisions/journal.py").read_text(encoding="utf-8")
-    names = set(re.findall(r'\("(OOMSLICE_\w+)",', source))
-    assert set(re.findall(r"\*(OOMSLICE_\w+)=\*,?", text)) - {"OOMSLICE_VICTIM"} == names - {"OOMSLICE_VICTIM"}
-    assert "*OOMSLICE_VICTIM=*," in text
-
-
-def test_every_option_of_the_daemons_is_in_the_manual() -> None:
-    help_text = subprocess.run(
-        [sys.executable, "-m", "oomslice.daemon.main", "--help"],
-        cwd=ROOT,
-        env={"PATH": "/usr/bin:/bin", "NO_COLOR": "1"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    ).stdout
-    words = set(re.findall(r"(?<![\w-])(--?[a-z-]+)(?![\w/])", help_text))
-    assert {entry for entry in entries(section("oomsliced.8", "OPTIONS OF OOMSLICED")) if entry[0] == "-"} == words
-    core = (ROOT / "core/options.c").read_text(encoding="utf-8")
-    words = set(re.findall(r'^ +"  (--[a-z-]+)', core, re.MULTILINE))
-    assert {entry for entry in entries(section("oomsliced.8", "OPTIONS OF OOMSLICE-CORE")) if entry[0] == "-"} == words
-
-
-def test_every_option_and_step_of_the_actions_service_is_in_the_manual() -> None:
-    words = set(re.findall(r"^  (--[a-z]+)", service.HELP, re.MULTILINE))
-    assert words == {entry for entry in entries(section("oomslice-actions.8", "OPTIONS")) if entry[0] == "-"}
-    assert f"Default: {service.IDLE_S:g}." in section("oomslice-actions.8", "OPTIONS")
-    kinds = section("oomslice-actions.8", "STEPS") + section("oomslice-actions.8", "SETTINGS")
-    steps = set(re.findall(r"^\*([a-z]+)[:*\[]", kinds, re.MULTILINE))
-    assert steps == set(messages.KINDS) - {"hello"}
-    text = page("oomslice-actions.8")
-    assert checkpoint.DIRECTORY in text
-    assert systemd.ENVIRONMENT_DIRECTORY in text
-    assert systemd.STARTED_DIRECTORY in text
-    capabilities = (ROOT / "units/oomslice-actions.service").read_text(encoding="utf-8")
-    bounding = re.search(r"^CapabilityBoundingSet=(.*)$", capabilities, re.MULTILINE)
-    assert bounding and len(bounding[1].split()) == 5 and re.search(r"with five\s+capabilities", text)
-
-
 # README and the other pages.
 
 
@@ -571,19 +502,3 @@ def test_news_begins_with_this_version() -> None:
 
     news = (ROOT / "NEWS.md").read_text(encoding="utf-8")
     assert re.findall(r"^## (\S+)", news, re.MULTILINE)[0] == __version__
-
-
-def test_what_the_manual_says_of_oomslice_scores_is_what_it_does() -> None:
-    source = (ROOT / "scores/main.c").read_text(encoding="utf-8")
-    words = set(re.findall(r'^ +"  (--[a-z-]+)', source, re.MULTILINE))
-    assert {entry for entry in entries(section("oomslice-scores.8", "OPTIONS")) if entry[0] == "-"} == words
-    text = page("oomslice-scores.8")
-    bounding = re.search(
-        r"^CapabilityBoundingSet=(.*)$",
-        (ROOT / "units/oomslice-scores.service").read_text(encoding="utf-8"),
-        re.MULTILINE,
-    )
-    assert bounding and len(bounding[1].split()) == 2 and "has two capabilities" in text
-    assert f"protected units get {scores.LAST}." in text
-    assert score_adj.TRIGGER.window_usec == 2_000_000 and "at most every two seconds" in text
-    assert score_adj.DEFAULT_SOCKET in text and score_adj.DEFAULT_STATE in text

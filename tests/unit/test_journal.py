@@ -21,6 +21,7 @@ from oomslice.decisions import journal
 from oomslice.decisions.journal import MESSAGES, SEALS, JournalSender
 from oomslice.decisions.record import Decision, StepTaken, Undo
 from oomslice.decisions.sentence import duration, sentence, size, step_text
+from oomslice.decisions.words import AGREEMENTS
 
 CATALOG = Path(__file__).parents[2] / "units" / "oomslice.catalog"
 
@@ -187,6 +188,13 @@ def test_the_catalog_uses_only_fields_that_entries_have() -> None:
         assert names <= of_unit
         own = journal.steps_fields(LADDER)[0] if message_id == journal.MESSAGE_STEP else journal.decision_fields(LADDER)
         assert names <= {name for name, _ in own}
+
+
+def test_the_catalog_says_how_to_see_whether_the_kernel_went_by_the_plan() -> None:
+    _, _, text = CATALOG.read_text().partition(f"-- {journal.MESSAGE_KERNEL}\n")
+    text, _, _ = text.partition("\n-- ")
+    for word in ("oom_score_adj", "OOMSLICE_AGREEMENT=", "oomslicectl show @OOMSLICE_DECISION@", *AGREEMENTS):
+        assert word in text, word
 
 
 def test_the_catalog_is_taken_by_journalctl(tmp_path: Path) -> None:

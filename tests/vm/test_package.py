@@ -6,7 +6,12 @@ A machine of its own without oomslice, because what apt does here would be felt 
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -40,6 +45,26 @@ def serving(machine: Machine) -> None:
     machine.check("busctl --system call org.oomslice1 /org/oomslice1 org.oomslice1.Manager ListSlices")
     assert machine.properties("oomslice-core.service", "NRestarts", "Result") == {"NRestarts": "0", "Result": "success"}
     assert machine.properties("oomsliced.service", "NRestarts", "Result") == {"NRestarts": "0", "Result": "success"}
+
+
+def test_lintian_finds_neither_errors_nor_warnings() -> None:
+    """In the root in which the package is built: no machine is needed."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may enter the root in which lintian is")
+    made = subprocess.run([REPOSITORY / "tools/build-deb", "--root"], capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stderr
+    root = Path(made.stdout.strip())
+    with tempfile.TemporaryDirectory(dir=root / "var/tmp", prefix="lintian-") as folder:
+        deb = shutil.copy(package(), folder)
+        command = ("lintian", "--allow-root", "--fail-on", "error,warning", f"/{Path(deb).relative_to(root)}")
+        said = subprocess.run(
+            ["chroot", root, *command],
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert said.returncode == 0, said.stdout + said.stderr
 
 
 def test_installing_enables_and_starts_all_of_it(bare: Machine) -> None:
