@@ -31,7 +31,9 @@ def build(kind: str, directory: Path) -> Path:
 
 
 def adj_of(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/oom_score_adj").read_text(encoding="ascii"))
+    # In one read: the rest of a number that has changed meanwhile is none.
+    with open(f"/proc/{pid}/oom_score_adj", "rb", buffering=0) as file:
+        return int(file.read(16))
 
 
 def set_adj(pid: int, adj: int) -> None:
