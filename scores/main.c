@@ -8,9 +8,9 @@
  *
  *   units=N hits=N missed=N line=N error=TEXT     line: the first one that is wrong, the table before stays then
  *
- * Between tables it sleeps: a cgroup that is populated anew wakes it, or one that is made in a slice that hands a value down, for
- * a second at most, and nothing else. When it ends, all is undone; if it
- * cannot do that itself, `--restore` does it, from the state file.
+ * Between tables it sleeps: a cgroup that is populated anew wakes it, for a second at most, or one that is made or removed in a
+ * slice that hands a value down, and nothing else. When it ends, all is undone; if it cannot do that itself, `--restore` does
+ * it, from the state file.
  */
 #define _GNU_SOURCE
 #include <errno.h>

@@ -104,6 +104,8 @@ static int take_unit(struct search *search, struct oomslice_scored_unit *unit, i
         if (unit->noted && unit->wanted)
                 oomslice_scored_unit_had(unit, unit->adj);
         r = oomslice_scores_insert(scores, unit);
+        if (r < 0)
+                oomslice_watch_end(search->apply, unit);
         if (r < 0 || search->next)
                 return r;
         unit = oomslice_scores_find(scores, unit->id);
