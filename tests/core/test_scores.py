@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from oomslice.carriers.score_adj import table
-from oomslice.policy.scores import Scores, UnitScore
+from oomslice.policy.scores import Scores, SliceScore, UnitScore
 from tests.core.rig import Tree, wait_until
 from tests.core.scores_rig import SCORES, ScoresProcess, adj_of, line, set_adj, unit, values
 
@@ -180,16 +180,27 @@ def test_a_fork_storm_leaves_nobody_out(scores: ScoresProcess, tree: Tree, mount
 def test_what_the_daemon_writes_is_what_it_reads(scores: ScoresProcess, tree: Tree, mount: Path) -> None:
     batch, pids = unit(tree, "batch.service")
     plain, plain_pids = unit(tree, "plain.service")
+    own, own_pids = unit(tree, "own.service")
+    calm, calm_pids = unit(tree, "calm.slice/young.service")
+    _, young_pids = unit(tree, "young.service")
+
+    def place(path: Path) -> tuple[int, str]:
+        return path.stat().st_ino, "/" + str(path.relative_to(mount))
+
     given = Scores(
-        tuple(
-            UnitScore(path.stat().st_ino, "/" + str(path.relative_to(mount)), adj, 0, adj is not None, True, "")
-            for path, adj in ((batch, 700), (plain, None))
-        )
+        (
+            UnitScore(*place(batch), 700, 0, True, True, ""),
+            UnitScore(*place(plain), None, 0, False, True, ""),
+            UnitScore(*place(own), None, 0, False, False, ""),
+        ),
+        (SliceScore(*place(tree.root), 500, 0, True), SliceScore(mount.stat().st_ino, "/", None, 0, False)),
+        dict([place(calm.parent)]),
     )
     scores.send(table(given).decode())
     answer = scores.answer()
-    assert (answer["units"], answer["hits"], answer["line"]) == ("2", "3", "0")
-    assert (values(pids), values(plain_pids)) == ({700}, {0})
+    assert (answer["units"], answer["hits"], answer["line"]) == ("5", "6", "0")
+    assert (values(pids), values(young_pids)) == ({700}, {500})
+    assert values([*plain_pids, *own_pids, *calm_pids]) == {0}
 
 
 @pytest.mark.parametrize(
