@@ -312,7 +312,7 @@ bool oomslice_apply_unit(struct oomslice_apply *apply, struct oomslice_scored_un
         return populated && !unit->kept;
 }
 
-/* systemd writes memory.oom.group when a property of the unit is set. */
+/* systemd writes memory.oom.group when a property of the unit is set, and when a sibling is started. */
 static void apply_group_again(struct oomslice_apply *apply, struct oomslice_scored_unit *unit) {
         int directory = oomslice_apply_open(apply, unit);
 
@@ -322,13 +322,19 @@ static void apply_group_again(struct oomslice_apply *apply, struct oomslice_scor
         close(directory);
 }
 
-void oomslice_apply_all(struct oomslice_apply *apply) {
+void oomslice_apply_groups(struct oomslice_apply *apply) {
         for (size_t i = 0; i < apply->scores.units_count; i++) {
                 struct oomslice_scored_unit *unit = &apply->scores.units[i];
 
-                if (!unit->applied || apply->undo)
-                        (void)oomslice_apply_unit(apply, unit);
-                else if (unit->group && !unit->kept && (!unit->strict || unit->noted))
+                if (unit->applied && unit->group && !unit->kept && (!unit->strict || unit->noted))
                         apply_group_again(apply, unit);
         }
+}
+
+void oomslice_apply_all(struct oomslice_apply *apply) {
+        if (!apply->undo)
+                oomslice_apply_groups(apply);
+        for (size_t i = 0; i < apply->scores.units_count; i++)
+                if (!apply->scores.units[i].applied || apply->undo)
+                        (void)oomslice_apply_unit(apply, &apply->scores.units[i]);
 }

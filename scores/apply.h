@@ -27,5 +27,7 @@ bool oomslice_apply_wanted(const struct oomslice_apply *apply, const struct ooms
 int oomslice_apply_open(const struct oomslice_apply *apply, const struct oomslice_scored_unit *unit);
 /* Gives all processes of a unit their value. Whether there are any, and they are not left alone. */
 bool oomslice_apply_unit(struct oomslice_apply *apply, struct oomslice_scored_unit *unit);
+/* Sets memory.oom.group again where it is to be set: systemd writes it, too. */
+void oomslice_apply_groups(struct oomslice_apply *apply);
 /* Gives all units theirs that do not have it. */
 void oomslice_apply_all(struct oomslice_apply *apply);

@@ -45,6 +45,7 @@ int oomslice_looks_timeout(const struct oomslice_scores *scores) {
 
 void oomslice_looks_take(struct oomslice_apply *apply) {
         uint64_t now = now_ms();
+        bool last = false;
 
         for (size_t i = 0; i < apply->scores.units_count; i++) {
                 struct oomslice_scored_unit *unit = &apply->scores.units[i];
@@ -56,5 +57,9 @@ void oomslice_looks_take(struct oomslice_apply *apply) {
                         unit->look_at = now + pauses_ms[unit->looks - 1];
                 if (!oomslice_apply_unit(apply, unit))
                         unit->looks = 0;
+                last = last || unit->looks == 0;
         }
+        /* Whoever was started has made systemd write those of its siblings. */
+        if (last)
+                oomslice_apply_groups(apply);
 }

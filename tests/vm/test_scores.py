@@ -190,7 +190,8 @@ def test_new_units_have_their_values_while_oomsliced_stands_still(lab: Lab) -> N
         # Longer than a unit is looked at.
         machine.check("sleep 1.5")
         assert adjustments(lab, "plain.service") == [0, 0] and adjustments(lab, "own.service") == [300, 300]
-        assert machine.check("cat /sys/fs/cgroup/batch.slice/young.service/memory.oom.group").strip() == "1"
+        group = "/sys/fs/cgroup/batch.slice/young.service/memory.oom.group"
+        machine.wait_for("the unit is one thing", lambda: machine.check(f"cat {group}").strip() == "1", 30)
         state = machine.check(f"grep State: /proc/{machine.main_pid('oomsliced.service')}/status")
         assert "stopped" in state, "nobody has made a plan meanwhile"
     lab.wait_planned(young=-200, own=-200)
