@@ -71,6 +71,16 @@ void oomslice_adjust_close(struct oomslice_scored_target *target) {
         target->directory = -1;
 }
 
+bool oomslice_adjust_is_starting(const struct oomslice_scored_target *target) {
+        static const char *const names[] = {"systemd\n", "systemd-executo\n"};
+        char text[32];
+
+        if (read_file(target->directory, "comm", text, sizeof(text)) <= 0)
+                return false;
+        /* Its last name before the program's own, in brackets: exec-invoke.c, rename_process_from_path. */
+        return text[0] == '(' || strcmp(text, names[0]) == 0 || strcmp(text, names[1]) == 0;
+}
+
 int oomslice_adjust_start(const struct oomslice_scored_target *target, uint64_t *startp) {
         char text[1024];
         const char *at;

@@ -14,6 +14,8 @@ struct oomslice_scored_target {
 /* Opens it. 0, or -errno: -ESRCH if it is gone, or not in a cgroup at or below `path` (any more). */
 int oomslice_adjust_open(int proc_fd, int32_t pid, const char *path, struct oomslice_scored_target *targetp);
 void oomslice_adjust_close(struct oomslice_scored_target *target);
+/* Whether it is a child of systemd that is going to be a unit's process, but has not become its program yet. */
+bool oomslice_adjust_is_starting(const struct oomslice_scored_target *target);
 /* When it was started, as in /proc/PID/stat. 0 or -errno. */
 int oomslice_adjust_start(const struct oomslice_scored_target *target, uint64_t *startp);
 /* Writes the value. If it left the cgroup meanwhile it gets back what it had, and this is -ESRCH. 0 or -errno. */

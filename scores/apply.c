@@ -5,8 +5,9 @@
  * never touched. What it has from us is known by the number: a unit's own earlier values, and below zero those of any
  * unit, because a process that was started in a protected unit and moved elsewhere (a login, a container) took it along.
  *
- * Children inherit, so a unit is looked at when it comes, when its value changes, and when its cgroup is populated anew;
- * and in one look again until nothing changes, because a process may fork between being listed and being written.
+ * Children inherit, so a unit is looked at when it comes, when its value changes, and when its cgroup is populated anew, a
+ * few times then (looks.c); and in one look again until nothing changes, because a process may fork between being listed and
+ * being written.
  */
 #define _GNU_SOURCE
 #include "apply.h"
@@ -21,6 +22,7 @@
 #include <unistd.h>
 
 #include "adjust.h"
+#include "force.h"
 #include "state.h"
 
 enum { ROUNDS_MAX = 8, DEPTH_MAX = 16, CGROUPS_MAX = 4096 };
@@ -104,10 +106,10 @@ static int list_below(int directory, int depth, struct pids *pids) {
         return r == -ENODEV || r == -ENOENT || r == -EOPNOTSUPP ? 0 : r;
 }
 
-/* The unit's directory, if it is still the one that was meant. */
-static int open_unit(const struct oomslice_apply *apply, const struct oomslice_scored_unit *unit) {
+int oomslice_apply_open(const struct oomslice_apply *apply, const struct oomslice_scored_unit *unit) {
         struct stat status;
-        int fd = openat(apply->root, unit->path + 1, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+        const char *path = unit->path[1] == '\0' ? "." : unit->path + 1;
+        int fd = openat(apply->root, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 
         if (fd < 0)
                 return -errno;
@@ -137,11 +139,30 @@ bool oomslice_apply_wanted(const struct oomslice_apply *apply, const struct ooms
                 return *wantedp != adj || !wanted;
         if (!wanted || adj < 0)
                 return false;
+        if (unit->strict)
+                return adj == unit->baseline && adj != unit->adj;
         return unit->adj > adj || (unit->adj < adj && adj <= unit->baseline);
 }
 
+/* Of a young unit, before something is done to it for the first time. */
+static int note(struct oomslice_apply *apply, struct oomslice_scored_unit *unit) {
+        int r;
+
+        if (!unit->young || unit->noted || apply->undo)
+                return 0;
+        if (unit->wanted)
+                oomslice_scored_unit_had(unit, unit->adj);
+        r = oomslice_force_note(apply, unit);
+        if (r < 0) {
+                unit->old_count = 0;
+                return r;
+        }
+        unit->noted = true;
+        return 0;
+}
+
 /* One process. 1 if it was changed, 0 if not, or -errno. */
-static int apply_process(struct oomslice_apply *apply, const struct oomslice_scored_unit *unit, int32_t pid,
+static int apply_process(struct oomslice_apply *apply, struct oomslice_scored_unit *unit, int32_t pid,
                          bool first) {
         struct oomslice_scored_target target;
         struct oomslice_scored_process process = {.pid = pid}, *known;
@@ -170,7 +191,9 @@ static int apply_process(struct oomslice_apply *apply, const struct oomslice_sco
                         wanted = known->adj;
         }
         if (r == 0 && !same && wanted != target.adj) {
-                r = oomslice_adjust_write(&target, unit->path, wanted);
+                r = note(apply, unit);
+                if (r == 0)
+                        r = oomslice_adjust_write(&target, unit->path, wanted);
                 r = r == 0 ? 1 : r;
         }
         oomslice_adjust_close(&target);
@@ -195,7 +218,8 @@ static void apply_group(struct oomslice_apply *apply, struct oomslice_scored_uni
                 r = -errno;
         /* If it was set by somebody else it stays so, also at the end. */
         if (r == 0 && now != (set ? '1' : '0')) {
-                if (set && !unit->group_set)
+                r = note(apply, unit);
+                if (r == 0 && set && !unit->group_set)
                         r = oomslice_state_append_group(apply->state, unit->id);
                 if (r == 0 && pwrite(fd, set ? "1" : "0", 1, 0) < 0)
                         r = -errno;
@@ -208,46 +232,89 @@ static void apply_group(struct oomslice_apply *apply, struct oomslice_scored_uni
         close(fd);
 }
 
-void oomslice_apply_unit(struct oomslice_apply *apply, struct oomslice_scored_unit *unit) {
+/*
+ * Whether a young unit of which nothing is known has an OOMScoreAdjust= of its own: one of its processes has a value that is
+ * not usual there. Those that systemd has not yet made into the unit's are left out: they may get one in a moment.
+ */
+static bool has_own_value(const struct oomslice_apply *apply, const struct oomslice_scored_unit *unit,
+                          struct pids *pids) {
+        size_t kept = 0;
+        bool own = false;
+
+        for (size_t i = 0; i < pids->count && !own; i++) {
+                struct oomslice_scored_target target;
+
+                if (oomslice_adjust_open(apply->proc, pids->list[i], unit->path, &target) < 0)
+                        continue;
+                if (unit->looks == 0 || !oomslice_adjust_is_starting(&target)) {
+                        pids->list[kept++] = target.pid;
+                        own = target.adj != unit->baseline &&
+                              !(target.adj < 0 && given_anywhere(&apply->scores, target.adj));
+                }
+                oomslice_adjust_close(&target);
+        }
+        pids->count = kept;
+        return own;
+}
+
+/* One round. Whether a process was changed, which may have forked meanwhile. */
+static bool apply_processes(struct oomslice_apply *apply, struct oomslice_scored_unit *unit,
+                            const struct pids *pids, bool first) {
+        bool changed = false;
+
+        for (size_t i = 0; i < pids->count; i++) {
+                int done = apply_process(apply, unit, pids->list[i], first);
+
+                if (done > 0) {
+                        apply->hits++;
+                        changed = true;
+                } else if (done < 0 && done != -ESRCH && first)
+                        complain(apply, unit->path, "oom_score_adj", done);
+        }
+        return changed;
+}
+
+bool oomslice_apply_unit(struct oomslice_apply *apply, struct oomslice_scored_unit *unit) {
         struct pids pids = {0};
-        bool changed = true;
-        int directory = open_unit(apply, unit), r = 0;
+        bool changed = true, populated = false;
+        int directory = unit->kept ? -ENOENT : oomslice_apply_open(apply, unit), r = 0;
 
         if (directory < 0)
-                return; /* it ended: so did all that was in it */
-        apply_group(apply, unit, directory);
+                return false; /* it ended: so did all that was in it */
+        if (!unit->strict || unit->noted)
+                apply_group(apply, unit, directory);
         for (int round = 0; changed && round < ROUNDS_MAX; round++) {
                 int copy = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
-                changed = false;
                 pids.count = pids.cgroups = 0;
                 r = copy < 0 ? -errno : list_below(copy, 0, &pids);
-                for (size_t i = 0; i < pids.count; i++) {
-                        int done = apply_process(apply, unit, pids.list[i], round == 0);
-
-                        if (done > 0) {
-                                apply->hits++;
-                                changed = true;
-                        } else if (done < 0 && done != -ESRCH && round == 0)
-                                complain(apply, unit->path, "oom_score_adj", done);
+                populated = populated || pids.count > 0;
+                if (unit->strict && !unit->noted && has_own_value(apply, unit, &pids)) {
+                        unit->kept = true;
+                        unit->looks = 0;
+                        break;
                 }
+                changed = apply_processes(apply, unit, &pids, round == 0);
                 if (r < 0)
                         break;
         }
+        if (unit->strict && unit->noted)
+                apply_group(apply, unit, directory);
         if (r < 0 && r != -ENODEV && r != -ENOENT)
                 complain(apply, unit->path, "cgroup.procs", r);
         free(pids.list);
         close(directory);
         unit->applied = true;
-        unit->fresh = false;
+        unit->fresh = unit->young && !unit->noted;
         /* Whoever gets one of these values from now on did not get it from us. */
         if (r == 0 && !unit->wanted)
                 unit->old_count = 0;
+        return populated && !unit->kept;
 }
 
-/* systemd writes memory.oom.group when a property of the unit is set. */
+/* systemd writes memory.oom.group when a property of the unit is set, and when a sibling is started. */
 static void apply_group_again(struct oomslice_apply *apply, struct oomslice_scored_unit *unit) {
-        int directory = open_unit(apply, unit);
+        int directory = oomslice_apply_open(apply, unit);
 
         if (directory < 0)
                 return;
@@ -255,69 +322,19 @@ static void apply_group_again(struct oomslice_apply *apply, struct oomslice_scor
         close(directory);
 }
 
+void oomslice_apply_groups(struct oomslice_apply *apply) {
+        for (size_t i = 0; i < apply->scores.units_count; i++) {
+                struct oomslice_scored_unit *unit = &apply->scores.units[i];
+
+                if (unit->applied && unit->group && !unit->kept && (!unit->strict || unit->noted))
+                        apply_group_again(apply, unit);
+        }
+}
+
 void oomslice_apply_all(struct oomslice_apply *apply) {
+        if (!apply->undo)
+                oomslice_apply_groups(apply);
         for (size_t i = 0; i < apply->scores.units_count; i++)
                 if (!apply->scores.units[i].applied || apply->undo)
-                        oomslice_apply_unit(apply, &apply->scores.units[i]);
-                else if (apply->scores.units[i].group)
-                        apply_group_again(apply, &apply->scores.units[i]);
-}
-
-/* What was done to the unit before is known to its successor in the next table. */
-static void carry_over(const struct oomslice_scored_unit *from, struct oomslice_scored_unit *to) {
-        to->applied = from->applied && from->wanted == to->wanted && from->adj == to->adj &&
-                      from->group == to->group && from->baseline == to->baseline;
-        to->group_set = from->group_set;
-        for (uint8_t i = 0; i < from->old_count; i++)
-                oomslice_scored_unit_had(to, from->old[i]);
-}
-
-int oomslice_apply_replace(struct oomslice_apply *apply, const char *state_path,
-                           struct oomslice_scores *next) {
-        struct oomslice_scores before = apply->scores;
-        int r = 0;
-
-        for (size_t i = 0; i < next->units_count; i++) {
-                struct oomslice_scored_unit *unit = &next->units[i];
-                const struct oomslice_scored_unit *old = oomslice_scores_find(&before, unit->id);
-
-                if (old)
-                        carry_over(old, unit);
-                if (unit->wanted) {
-                        unit->fresh = !oomslice_scored_unit_gave(unit, unit->adj);
-                        oomslice_scored_unit_had(unit, unit->adj);
-                }
-        }
-        /* First those that are to be as they were: what they gave is still known then. */
-        for (size_t i = 0; i < before.units_count; i++) {
-                struct oomslice_scored_unit *unit = &before.units[i];
-
-                if (oomslice_scores_find(next, unit->id) || !(unit->old_count || unit->group_set))
-                        continue;
-                unit->wanted = unit->group = false;
-                oomslice_apply_unit(apply, unit);
-        }
-        next->processes = before.processes;
-        next->processes_count = before.processes_count;
-        next->processes_room = before.processes_room;
-        before.processes = NULL;
-        apply->scores = *next;
-        *next = (struct oomslice_scores){0};
-        oomslice_scores_free(&before);
-        oomslice_state_forget(apply->proc, &apply->scores);
-        r = oomslice_state_write(state_path, &apply->scores, &apply->state);
-        if (r < 0)
-                return r;
-        oomslice_apply_all(apply);
-        return 0;
-}
-
-void oomslice_apply_undo(struct oomslice_apply *apply, const char *state_path) {
-        uint64_t missed = apply->missed;
-
-        apply->undo = true;
-        oomslice_apply_all(apply);
-        apply->undo = false;
-        if (apply->missed == missed)
-                oomslice_state_remove(state_path, &apply->state);
+                        (void)oomslice_apply_unit(apply, &apply->scores.units[i]);
 }

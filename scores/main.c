@@ -8,8 +8,9 @@
  *
  *   units=N hits=N missed=N line=N error=TEXT     line: the first one that is wrong, the table before stays then
  *
- * Between tables it sleeps: a cgroup that is populated anew wakes it, and nothing else. When it ends, all is undone; if it
- * cannot do that itself, `--restore` does it, from the state file.
+ * Between tables it sleeps: a cgroup that is populated anew wakes it, for a second at most, or one that is made or removed in a
+ * slice that hands a value down, and nothing else. When it ends, all is undone; if it cannot do that itself, `--restore` does
+ * it, from the state file.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -28,8 +29,11 @@
 #include <unistd.h>
 
 #include "apply.h"
+#include "force.h"
+#include "looks.h"
 #include "state.h"
 #include "table.h"
+#include "watch.h"
 
 #ifndef OOMSLICE_VERSION
 #define OOMSLICE_VERSION "unknown"
@@ -54,9 +58,7 @@ struct options {
         bool restore;
 };
 
-static struct oomslice_apply apply = {.root = -1, .proc = -1, .state = -1};
-static const char *root_path;
-static int events = -1; /* inotify */
+static struct oomslice_apply apply = {.root = -1, .proc = -1, .state = -1, .events = -1};
 static char said[sizeof(apply.error)];
 
 static int complain(const char *what, int error) {
@@ -72,36 +74,7 @@ static void say_error(void) {
         memcpy(said, apply.error, sizeof(said));
 }
 
-static void watch_all(void) {
-        char path[4352];
-
-        for (size_t i = 0; i < apply.scores.units_count; i++) {
-                struct oomslice_scored_unit *unit = &apply.scores.units[i];
-
-                (void)snprintf(path, sizeof(path), "%s%s/cgroup.events", root_path, unit->path);
-                unit->watch = inotify_add_watch(events, path, IN_MODIFY);
-        }
-}
-
-/* The watches of cgroups that are gone are gone as well; one that is no longer in the table is made for nothing until then. */
-static void populated(void) {
-        _Alignas(struct inotify_event) char buffer[4096];
-        ssize_t size = read(events, buffer, sizeof(buffer));
-
-        for (ssize_t at = 0; at < size;) {
-                const struct inotify_event *event = (const struct inotify_event *)(buffer + at);
-
-                at += (ssize_t)sizeof(*event) + event->len;
-                for (size_t i = 0; i < apply.scores.units_count; i++) {
-                        struct oomslice_scored_unit *unit = &apply.scores.units[i];
-
-                        if ((event->mask & IN_Q_OVERFLOW) || unit->watch == event->wd)
-                                oomslice_apply_unit(&apply, unit);
-                }
-        }
-}
-
-static int take_table(int fd, const char *state_path) {
+static int take_table(int fd) {
         struct oomslice_scores next = {0};
         struct stat status;
         char *text = NULL;
@@ -123,15 +96,13 @@ static int take_table(int fd, const char *state_path) {
         free(text);
         if (r != 0)
                 return r;
-        if (next.units_count == 0) {
-                oomslice_apply_undo(&apply, state_path);
+        if (next.units_count == 0 && next.slices_count == 0) {
+                oomslice_force_undo(&apply);
                 oomslice_scores_free(&apply.scores);
                 oomslice_scores_free(&next);
                 return 0;
         }
-        r = oomslice_apply_replace(&apply, state_path, &next);
-        watch_all();
-        return r;
+        return oomslice_force_replace(&apply, &next);
 }
 
 static bool answer(int client, int result) {
@@ -147,7 +118,7 @@ static bool answer(int client, int result) {
 }
 
 /* One packet of the client. False if it is to be dropped. */
-static bool receive(int client, const char *state_path) {
+static bool receive(int client) {
         union {
                 struct cmsghdr header;
                 char space[CMSG_SPACE(sizeof(int))];
@@ -169,31 +140,31 @@ static bool receive(int client, const char *state_path) {
                 return false;
         memcpy(&fd, CMSG_DATA(header), sizeof(fd));
         if (!(message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) && strcmp(text, "table") == 0)
-                kept = answer(client, take_table(fd, state_path));
+                kept = answer(client, take_table(fd));
         close(fd);
         return kept;
 }
 
-static int serve(int listener, int ending, const char *state_path) {
+static int serve(int listener, int ending) {
         struct pollfd fds[] = {
-                {listener, POLLIN, 0}, {-1, POLLIN, 0}, {events, POLLIN, 0}, {ending, POLLIN, 0}};
+                {listener, POLLIN, 0}, {-1, POLLIN, 0}, {apply.events, POLLIN, 0}, {ending, POLLIN, 0}};
 
         for (;;) {
                 uint64_t hits = apply.hits, missed = apply.missed;
 
-                if (poll(fds, 4, -1) < 0) {
+                if (poll(fds, 4, oomslice_looks_timeout(&apply.scores)) < 0) {
                         if (errno == EINTR)
                                 continue;
                         return complain("poll", errno);
                 }
                 if (fds[3].revents)
                         return EXIT_SUCCESS;
-                if (fds[2].revents) {
-                        populated();
-                        if ((hits != apply.hits || missed != apply.missed) && fds[1].fd >= 0)
-                                (void)answer(fds[1].fd, 0);
-                }
-                if (fds[1].revents && !receive(fds[1].fd, state_path)) {
+                if (fds[2].revents)
+                        oomslice_watch_read(&apply);
+                oomslice_looks_take(&apply);
+                if ((hits != apply.hits || missed != apply.missed) && fds[1].fd >= 0)
+                        (void)answer(fds[1].fd, 0);
+                if (fds[1].revents && !receive(fds[1].fd)) {
                         close(fds[1].fd);
                         fds[1].fd = -1;
                 }
@@ -242,12 +213,12 @@ static int signal_descriptor(void) {
 }
 
 /* Undoes what is written down in the state file. 0 or -errno. */
-static int restore(const char *state_path) {
-        int r = oomslice_state_read(state_path, &apply.scores);
+static int restore(void) {
+        int r = oomslice_state_read(apply.state_path, &apply.scores);
 
         if (r < 0)
                 return r == -ENOENT ? 0 : r;
-        oomslice_apply_undo(&apply, state_path);
+        oomslice_force_undo(&apply);
         if (apply.missed > 0)
                 say_error();
         oomslice_scores_free(&apply.scores);
@@ -295,14 +266,14 @@ int main(int count, char **arguments) {
 
         if (status > 0)
                 return status - 1;
-        root_path = options.cgroup_root;
+        apply.state_path = options.state;
         apply.root = open(options.cgroup_root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (apply.root < 0)
                 return complain(options.cgroup_root, errno);
         apply.proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (apply.proc < 0)
                 return complain("/proc", errno);
-        r = restore(options.state);
+        r = restore();
         if (r < 0)
                 (void)complain(options.state, r);
         if (options.restore)
@@ -310,15 +281,15 @@ int main(int count, char **arguments) {
         ending = signal_descriptor();
         if (ending < 0)
                 return complain("signalfd", errno);
-        events = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-        if (events < 0)
+        apply.events = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+        if (apply.events < 0)
                 return complain("inotify", errno);
         listener = listen_socket(options.socket);
         if (listener < 0)
                 return complain(options.socket, listener);
-        status = serve(listener, ending, options.state);
-        if (apply.scores.units_count > 0)
-                oomslice_apply_undo(&apply, options.state);
+        status = serve(listener, ending);
+        if (apply.scores.units_count > 0 || apply.scores.slices_count > 0)
+                oomslice_force_undo(&apply);
         say_error();
         oomslice_scores_free(&apply.scores);
         return status;

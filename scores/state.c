@@ -15,22 +15,25 @@
 
 #include "adjust.h"
 
-static void print(FILE *file, const struct oomslice_scores *scores) {
-        for (size_t i = 0; i < scores->units_count; i++) {
-                const struct oomslice_scored_unit *unit = &scores->units[i];
-                const unsigned long long id = unit->id;
+static void print_unit(FILE *file, const struct oomslice_scored_unit *unit) {
+        const unsigned long long id = unit->id;
 
-                if (unit->wanted)
-                        (void)fprintf(file, "unit %llu %d %d %d %s\n", id, unit->adj, unit->baseline,
-                                      unit->group, unit->path);
-                else
-                        (void)fprintf(file, "unit %llu - %d %d %s\n", id, unit->baseline, unit->group,
-                                      unit->path);
-                for (uint8_t j = 0; j < unit->old_count; j++)
-                        (void)fprintf(file, "old %llu %d\n", id, unit->old[j]);
-                if (unit->group_set)
-                        (void)fprintf(file, "group %llu\n", id);
-        }
+        if (unit->wanted)
+                (void)fprintf(file, "unit %llu %d %d %d %s\n", id, unit->adj, unit->baseline, unit->group,
+                              unit->path);
+        else
+                (void)fprintf(file, "unit %llu - %d %d %s\n", id, unit->baseline, unit->group, unit->path);
+        for (uint8_t j = 0; j < unit->old_count; j++)
+                (void)fprintf(file, "old %llu %d\n", id, unit->old[j]);
+        if (unit->group_set)
+                (void)fprintf(file, "group %llu\n", id);
+}
+
+/* Whom nothing was done to has nothing that could be undone. */
+static void print(FILE *file, const struct oomslice_scores *scores) {
+        for (size_t i = 0; i < scores->units_count; i++)
+                if (!scores->units[i].kept && (!scores->units[i].young || scores->units[i].noted))
+                        print_unit(file, &scores->units[i]);
         for (size_t i = 0; i < scores->processes_count; i++)
                 (void)fprintf(file, "process %d %llu %d\n", scores->processes[i].pid,
                               (unsigned long long)scores->processes[i].start, scores->processes[i].adj);
@@ -70,6 +73,20 @@ int oomslice_state_write(const char *path, const struct oomslice_scores *scores,
 
 static int append(int fd, const char *line, int length) {
         return fd < 0 || write(fd, line, (size_t)length) == length ? 0 : -EIO;
+}
+
+int oomslice_state_append_unit(int fd, const struct oomslice_scored_unit *unit) {
+        char *text = NULL;
+        size_t size = 0;
+        FILE *file = open_memstream(&text, &size);
+        int r;
+
+        if (!file)
+                return -ENOMEM;
+        print_unit(file, unit);
+        r = fclose(file) == 0 ? append(fd, text, (int)size) : -ENOMEM;
+        free(text);
+        return r;
 }
 
 int oomslice_state_append_process(int fd, const struct oomslice_scored_process *process) {

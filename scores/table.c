@@ -51,32 +51,35 @@ static bool goes_down(const char *path) {
         return true;
 }
 
-static int take_unit(struct oomslice_scores *scores, char *line) {
-        struct oomslice_scored_unit unit = {.watch = -1};
+static int take_unit(struct oomslice_scores *scores, const char *kind, char *line) {
+        struct oomslice_scored_unit unit = {.watch = -1, .kept = strcmp(kind, "keep") == 0};
+        bool slice = strcmp(kind, "slice") == 0;
         const char *adj;
-        int64_t id, group;
+        int64_t id, group = 0;
+        int r;
 
-        if (scores->units_count == OOMSLICE_SCORES_UNITS_MAX)
-                return -E2BIG;
         if (!number(word(&line), 1, INT64_MAX, &id))
                 return -EINVAL;
-        adj = word(&line);
-        unit.wanted = adj && strcmp(adj, "-") != 0;
-        if (unit.wanted && !adjustment(adj, &unit.adj))
-                return -EINVAL;
-        if (!adjustment(word(&line), &unit.baseline) || !number(word(&line), 0, 1, &group) ||
-            !goes_down(line))
-                return -EINVAL;
-        /* By id, so that they are found again; whoever sends them has sorted them. */
-        if (scores->units_count > 0 && scores->units[scores->units_count - 1].id >= (uint64_t)id)
+        if (!unit.kept) {
+                adj = word(&line);
+                unit.wanted = adj && strcmp(adj, "-") != 0;
+                if (unit.wanted && !adjustment(adj, &unit.adj))
+                        return -EINVAL;
+                if (!adjustment(word(&line), &unit.baseline) || !number(word(&line), 0, 1, &group))
+                        return -EINVAL;
+        }
+        /* The root is a slice as well. */
+        if (!goes_down(line) && !(slice && line && strcmp(line, "/") == 0))
                 return -EINVAL;
         unit.id = (uint64_t)id;
         unit.group = group == 1;
         unit.path = strdup(line);
         if (!unit.path)
                 return -ENOMEM;
-        scores->units[scores->units_count++] = unit;
-        return 0;
+        r = slice ? oomslice_scores_insert_slice(scores, &unit) : oomslice_scores_insert(scores, &unit);
+        if (r < 0)
+                free(unit.path);
+        return r == -EEXIST ? -EINVAL : r;
 }
 
 static int take_line(struct oomslice_scores *scores, char *line) {
@@ -88,8 +91,8 @@ static int take_line(struct oomslice_scores *scores, char *line) {
 
         if (!kind)
                 return -EINVAL;
-        if (strcmp(kind, "unit") == 0)
-                return take_unit(scores, line);
+        if (strcmp(kind, "unit") == 0 || strcmp(kind, "keep") == 0 || strcmp(kind, "slice") == 0)
+                return take_unit(scores, kind, line);
         if (!number(word(&line), 1, INT64_MAX, &id))
                 return -EINVAL;
         if (strcmp(kind, "process") == 0) {
@@ -120,7 +123,7 @@ int oomslice_scores_parse(struct oomslice_scores *scoresp, const char *text, siz
         if (memchr(text, '\0', size) || (size > 0 && text[size - 1] != '\n'))
                 return -EBADMSG;
         copy = strndup(text, size);
-        scores.units = calloc(OOMSLICE_SCORES_UNITS_MAX, sizeof(*scores.units));
+        scores.units = calloc(OOMSLICE_SCORES_ROOM, sizeof(*scores.units));
         if (!copy || !scores.units)
                 r = -ENOMEM;
         for (line = copy; r == 0 && line && *line; line = end) {
@@ -144,26 +147,76 @@ int oomslice_scores_parse(struct oomslice_scores *scoresp, const char *text, siz
 void oomslice_scores_free(struct oomslice_scores *scores) {
         for (size_t i = 0; i < scores->units_count; i++)
                 free(scores->units[i].path);
+        for (size_t i = 0; i < scores->slices_count; i++)
+                free(scores->slices[i].path);
         free(scores->units);
+        free(scores->slices);
         free(scores->processes);
         *scores = (struct oomslice_scores){0};
 }
 
-struct oomslice_scored_unit *oomslice_scores_find(const struct oomslice_scores *scores, uint64_t id) {
+/* Where the unit of this id is, or would be. */
+static size_t place_of(const struct oomslice_scores *scores, uint64_t id) {
         size_t first = 0, count = scores->units_count;
 
         while (count > 0) {
                 size_t half = count / 2;
 
-                if (scores->units[first + half].id == id)
-                        return &scores->units[first + half];
                 if (scores->units[first + half].id < id) {
                         first += half + 1;
                         count -= half + 1;
                 } else
                         count = half;
         }
-        return NULL;
+        return first;
+}
+
+struct oomslice_scored_unit *oomslice_scores_find(const struct oomslice_scores *scores, uint64_t id) {
+        size_t place = place_of(scores, id);
+
+        return place < scores->units_count && scores->units[place].id == id ? &scores->units[place] : NULL;
+}
+
+int oomslice_scores_insert(struct oomslice_scores *scores, const struct oomslice_scored_unit *unit) {
+        size_t place = place_of(scores, unit->id);
+
+        if (place < scores->units_count && scores->units[place].id == unit->id)
+                return -EEXIST;
+        if (scores->units_count == OOMSLICE_SCORES_ROOM)
+                return -E2BIG;
+        memmove(scores->units + place + 1, scores->units + place,
+                (scores->units_count - place) * sizeof(*unit));
+        scores->units[place] = *unit;
+        scores->units_count++;
+        return 0;
+}
+
+int oomslice_scores_insert_slice(struct oomslice_scores *scores, const struct oomslice_scored_unit *slice) {
+        if (scores->slices_count == OOMSLICE_SCORES_SLICES_MAX)
+                return -E2BIG;
+        if (scores->slices_count == scores->slices_room) {
+                size_t room = scores->slices_room ? 2 * scores->slices_room : 16;
+                struct oomslice_scored_unit *more = reallocarray(scores->slices, room, sizeof(*more));
+
+                if (!more)
+                        return -ENOMEM;
+                scores->slices = more;
+                scores->slices_room = room;
+        }
+        scores->slices[scores->slices_count++] = *slice;
+        return 0;
+}
+
+void oomslice_scores_remove(struct oomslice_scores *scores, size_t index) {
+        free(scores->units[index].path);
+        scores->units_count--;
+        memmove(scores->units + index, scores->units + index + 1,
+                (scores->units_count - index) * sizeof(*scores->units));
+}
+
+void oomslice_scores_remove_slice(struct oomslice_scores *scores, size_t index) {
+        free(scores->slices[index].path);
+        scores->slices[index] = scores->slices[--scores->slices_count];
 }
 
 struct oomslice_scored_process *oomslice_scores_process(const struct oomslice_scores *scores, int32_t pid,
@@ -209,4 +262,18 @@ bool oomslice_scored_unit_gave(const struct oomslice_scored_unit *unit, int adj)
                 if (unit->old[i] == adj)
                         return true;
         return false;
+}
+
+void oomslice_scored_unit_succeed(struct oomslice_scored_unit *from, struct oomslice_scored_unit *to) {
+        to->applied = from->applied && from->wanted == to->wanted && from->adj == to->adj &&
+                      from->group == to->group && from->baseline == to->baseline &&
+                      from->strict == to->strict && !from->kept;
+        to->group_set = from->group_set;
+        to->noted = from->noted;
+        for (uint8_t i = 0; i < from->old_count; i++)
+                oomslice_scored_unit_had(to, from->old[i]);
+        to->watch = from->watch;
+        from->watch = -1;
+        to->looks = from->looks;
+        to->look_at = from->look_at;
 }

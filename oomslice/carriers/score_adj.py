@@ -25,7 +25,7 @@ from oomslice.cgroups.tree import CgroupTree
 from oomslice.errors import CgroupError, KernelError
 from oomslice.kernel import PsiTrigger, psi_trigger
 from oomslice.policy.model import Policy
-from oomslice.policy.scores import Scores, scores
+from oomslice.policy.scores import Scores, SliceScore, UnitScore, scores
 from oomslice.settings.model import PressureTrigger, PsiKind
 
 LOGGER = logging.getLogger("oomsliced")
@@ -285,9 +285,16 @@ class ScoreAdjCarrier:
 
 def table(given: Scores) -> bytes:
     """What oomslice-scores takes, see scores/table.h."""
-    lines = []
-    for unit in sorted(given.units, key=lambda unit: unit.cgroup_id):
-        if unit.touched and unit.path.isprintable():
-            adj = "-" if unit.adj is None else str(unit.adj)
-            lines.append(f"unit {unit.cgroup_id} {adj} {unit.baseline} {int(unit.group)} {unit.path}\n")
-    return "".join(lines).encode()
+    lines = [
+        (unit.cgroup_id, _line("unit", unit) if unit.touched else f"keep {unit.cgroup_id} {unit.path}\n")
+        for unit in given.units
+        if unit.path.isprintable()
+    ]
+    lines += [(slice_.cgroup_id, _line("slice", slice_)) for slice_ in given.slices if slice_.path.isprintable()]
+    lines += [(number, f"keep {number} {path}\n") for number, path in given.kept.items() if path.isprintable()]
+    return "".join(line for _, line in sorted(lines)).encode()
+
+
+def _line(kind: str, score: UnitScore | SliceScore) -> str:
+    adj = "-" if score.adj is None else str(score.adj)
+    return f"{kind} {score.cgroup_id} {adj} {score.baseline} {int(score.group)} {score.path}\n"

@@ -15,6 +15,8 @@ protected ones are last. The gaps of all levels together need about 1000 at most
 no more than RAM and swap: so on either side of zero there is, but for some odd megabytes, an order that is strict
 now. What is left of the thousand is shared out among the gaps, for levels to grow into. With one level on a side the
 order is strict whatever anybody uses.
+
+A slice has a value as well: what a unit gets that is started in it before the next plan is made.
 """
 
 from __future__ import annotations
@@ -57,10 +59,26 @@ class UnitScore:
 
 
 @dataclass(frozen=True, slots=True)
+class SliceScore:
+    """What a unit gets that is younger than the plan, by the slice that it is in. The fields are those of UnitScore."""
+
+    cgroup_id: int
+    path: str
+    adj: int | None
+    """None: those only get something that the plan knows by name"""
+    baseline: int
+    group: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Scores:
     """What all units get."""
 
     units: tuple[UnitScore, ...] = ()
+    slices: tuple[SliceScore, ...] = ()
+    """those in which anybody might get something"""
+    kept: Mapping[int, str] = field(default_factory=dict)
+    """cgroup id -> path of slices that hand nothing down, so that they are not taken for younger ones"""
     levels: Mapping[int, int] = field(default_factory=dict)
     """priority (or PROTECTED) -> adj, also of levels that had units before: who comes back finds the same value"""
     strict: bool = True
@@ -69,7 +87,9 @@ class Scores:
     @property
     def wanted(self) -> bool:
         """True if there is anything to give."""
-        return any(unit.adj is not None or unit.group for unit in self.units)
+        return any(unit.adj is not None or unit.group for unit in self.units) or any(
+            slice_.adj is not None for slice_ in self.slices
+        )
 
 
 @dataclass(slots=True)
@@ -91,8 +111,13 @@ def scores(policy: Policy, sizes: Mapping[int, int], total: int, before: Scores 
     is the last result: its values hold on while the order is right with them.
     """
     before = before or Scores()
-    leaves = _leaves(policy)
+    leaves, slices = _leaves(policy), _slices(policy)
     levels = _levels(policy, leaves, sizes, max(total, 1))
+    for number in slices:
+        if _hands_down(policy, number):
+            # Nobody has it now perhaps, so it needs no more room than that of a value of its own.
+            found = levels.setdefault(policy.units[number].priority, _Level())
+            found.floor = max(found.floor, _baseline_below(policy.units, policy.units[number]))
     values, strict = _values(levels, before)
     units = [_score(policy, number, values, strict) for number in leaves]
     units += [
@@ -100,7 +125,9 @@ def scores(policy: Policy, sizes: Mapping[int, int], total: int, before: Scores 
         for number, unit in enumerate(policy.units)
         if unit.kill_scope is KillScope.SUBTREE and unit.candidate and unit.priority < 0 and not unit.self_
     ]
-    return Scores(tuple(units), {**before.levels, **values} if values == _known(before, values) else values, strict)
+    watched, kept = _slice_scores(policy, slices, values, units)
+    known = {**before.levels, **values} if values == _known(before, values) else values
+    return Scores(tuple(units), watched, kept, known, strict)
 
 
 def _known(before: Scores, values: Mapping[int, int]) -> dict[int, int]:
@@ -109,7 +136,47 @@ def _known(before: Scores, values: Mapping[int, int]) -> dict[int, int]:
 
 def _leaves(policy: Policy) -> list[int]:
     holds = {unit.parent for unit in policy.units}
-    return [number for number in range(1, len(policy.units)) if number not in holds]
+    return [
+        number for number, unit in enumerate(policy.units) if number > 0 and number not in holds and not _is_slice(unit)
+    ]
+
+
+def _slices(policy: Policy) -> list[int]:
+    return [number for number, unit in enumerate(policy.units) if _is_slice(unit)]
+
+
+def _is_slice(unit: PolicyUnit) -> bool:
+    """True if units are started in it, as in core/unplanned.c. One that is taken as a whole is a unit itself."""
+    named = unit.name.endswith(".slice") or (unit.name.startswith("user@") and unit.name.endswith(".service"))
+    return named and not unit.candidate and not unit.taken_with
+
+
+def _hands_down(policy: Policy, number: int) -> bool:
+    """True if there is a value for whoever is new in it: never where nobody may be chosen."""
+    unit = policy.units[number]
+    return not (unit.protected or unit.self_ or unit.left_to_oomd) and unit.priority != 0
+
+
+def _slice_scores(
+    policy: Policy, slices: Sequence[int], values: Mapping[int, int], units: Sequence[UnitScore]
+) -> tuple[tuple[SliceScore, ...], dict[int, str]]:
+    given = {unit.cgroup_id for unit in units if unit.adj is not None or unit.group}
+    watched: dict[int, SliceScore] = {}
+    kept: dict[int, str] = {}
+    holds = {unit.parent for unit in policy.units if unit.cgroup_id in given}
+    # From the inside out: a slice is worth a watch if one of those in it is, for that may be started anew.
+    for number in reversed(slices):
+        unit = policy.units[number]
+        adj = values[unit.priority] if _hands_down(policy, number) else None
+        if unit.self_ or unit.left_to_oomd or (adj is None and number not in holds):
+            kept[unit.cgroup_id] = unit.path
+            continue
+        holds.add(unit.parent)
+        group = adj is not None and unit.priority < 0 and unit.kill_scope is KillScope.UNIT
+        if adj is not None and _is_of_a_user(unit):
+            adj = max(adj, 0)  # as for his units, see _score
+        watched[number] = SliceScore(unit.cgroup_id, unit.path, adj, _baseline_below(policy.units, unit), group)
+    return tuple(watched[number] for number in sorted(watched)), kept
 
 
 def _whole(policy: Policy, unit: PolicyUnit) -> PolicyUnit:
@@ -136,10 +203,20 @@ def _kept(policy: Policy, unit: PolicyUnit) -> str:
 
 
 def _baseline(policy: Policy, unit: PolicyUnit) -> int:
-    if not unit.user:
+    return _baseline_below(policy.units, unit) if unit.user else 0
+
+
+def _is_of_a_user(slice_: PolicyUnit) -> bool:
+    return slice_.user or not slice_.name.endswith(".slice")
+
+
+def _baseline_below(units: Sequence[PolicyUnit], slice_: PolicyUnit) -> int:
+    """What processes have in a slice that nobody gave a value."""
+    unit = slice_
+    if not _is_of_a_user(unit):
         return 0
     while unit.user and unit.parent >= 0:
-        unit = policy.units[unit.parent]
+        unit = units[unit.parent]
     return min(MOST, (unit.oom_score_adjust or 0) + OF_A_USER)
 
 

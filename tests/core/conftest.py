@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("tests.core.rig", "tests.core.client")
+pytest.register_assert_rewrite("tests.core.rig", "tests.core.client", "tests.core.scores_rig")
 
-from tests.core import rig  # noqa: E402
+from tests.core import rig, scores_rig  # noqa: E402
 from tests.core.bpf_rig import Kernel, UnavailableError, build_programs, open_kernel  # noqa: E402
 
 
@@ -60,6 +60,42 @@ def core(programs: Callable[[str], Path], mount: Path, tmp_path: Path) -> rig.Co
 def scene(core: rig.Core, mount: Path) -> Iterator[rig.Scene]:
     """A running core with nothing planned yet."""
     yield from rig.scenes(core, mount)
+
+
+@pytest.fixture(scope="session")
+def scores_program(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Builds of oomslice-scores by kind, each made once."""
+    directory = tmp_path_factory.mktemp("scores")
+    made: dict[str, Path] = {}
+
+    def get(kind: str) -> Path:
+        if shutil.which("gcc") is None:
+            pytest.skip("gcc is not installed")
+        if kind not in made:
+            made[kind] = scores_rig.build(kind, directory)
+        return made[kind]
+
+    return get
+
+
+@pytest.fixture
+def tree(mount: Path) -> Iterator[rig.Tree]:
+    """Cgroups of the test's own."""
+    made = rig.Tree(mount)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def scores(
+    scores_program: Callable[[str], Path], mount: Path, tmp_path: Path, tree: rig.Tree
+) -> Iterator[scores_rig.ScoresProcess]:
+    """A running oomslice-scores that was built with sanitizers."""
+    process = scores_rig.ScoresProcess(scores_program("sanitized"), tmp_path, mount)
+    process.start()
+    yield process
+    said = process.stop() if process.process is not None else (0, "")
+    assert said[0] == 0 and "ERROR" not in said[1] and "runtime error" not in said[1], said
 
 
 @pytest.fixture(scope="session")

@@ -6,12 +6,13 @@ from __future__ import annotations
 import array
 import fcntl
 import os
+import select
 import signal
 import socket
 import subprocess
 from pathlib import Path
 
-from tests.core.rig import wait_until
+from tests.core.rig import Tree, wait_until
 
 SCORES = Path(__file__).resolve().parents[2] / "scores"
 BUILDS = {
@@ -30,17 +31,36 @@ def build(kind: str, directory: Path) -> Path:
 
 
 def adj_of(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/oom_score_adj").read_text(encoding="ascii"))
+    # In one read: the rest of a number that has changed meanwhile is none.
+    with open(f"/proc/{pid}/oom_score_adj", "rb", buffering=0) as file:
+        return int(file.read(16))
 
 
 def set_adj(pid: int, adj: int) -> None:
     Path(f"/proc/{pid}/oom_score_adj").write_text(str(adj), encoding="ascii")
 
 
-def line(mount: Path, directory: Path, adj: int | None, baseline: int = 0, group: bool = False) -> str:
-    """A unit of a table."""
+def values(pids: list[int]) -> set[int]:
+    return {adj_of(pid) for pid in pids}
+
+
+def unit(tree: Tree, name: str, processes: int = 3) -> tuple[Path, list[int]]:
+    """A cgroup with its processes."""
+    directory = tree.make(name)
+    return directory, tree.populate(directory, processes)
+
+
+def line(
+    mount: Path, directory: Path, adj: int | None, baseline: int = 0, group: bool = False, kind: str = "unit"
+) -> str:
+    """A unit of a table, or a slice."""
     path = "/" + str(directory.relative_to(mount))
-    return f"unit {directory.stat().st_ino} {'-' if adj is None else adj} {baseline} {group:d} {path}\n"
+    return f"{kind} {directory.stat().st_ino} {'-' if adj is None else adj} {baseline} {group:d} {path}\n"
+
+
+def keep(mount: Path, directory: Path) -> str:
+    """A unit that nobody touches."""
+    return f"keep {directory.stat().st_ino} /{directory.relative_to(mount)}\n"
 
 
 class ScoresProcess:
@@ -93,8 +113,18 @@ class ScoresProcess:
 
     def table(self, *lines: str) -> dict[str, str]:
         """Puts a table in force."""
+        # What it has said of units that came meanwhile is no answer to this.
+        while select.select([self.socket], [], [], 0)[0] and self.answer():
+            pass
         self.send(*sorted(lines, key=lambda item: int(item.split()[1])))
         return self.answer()
+
+    def watches(self) -> int:
+        """How much the kernel watches for it."""
+        assert self.process is not None
+        directory = Path(f"/proc/{self.process.pid}")
+        found = [link.name for link in (directory / "fd").iterdir() if "inotify" in os.path.realpath(link)]
+        return (directory / "fdinfo" / found[0]).read_text(encoding="ascii").count("inotify wd:")
 
     def restore(self) -> None:
         """As the service manager does when it ended."""

@@ -12,58 +12,18 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from oomslice.carriers.score_adj import table
-from oomslice.policy.scores import Scores, UnitScore
+from oomslice.policy.scores import Scores, SliceScore, UnitScore
 from tests.core.rig import Tree, wait_until
-from tests.core.scores_rig import SCORES, ScoresProcess, adj_of, build, line, set_adj
+from tests.core.scores_rig import SCORES, ScoresProcess, adj_of, line, set_adj, unit, values
 
 pytestmark = pytest.mark.core
 UNIT = SCORES.parent / "units" / "oomslice-scores.service"
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    directory = tmp_path_factory.mktemp("scores")
-    made: dict[str, Path] = {}
-
-    def get(kind: str) -> Path:
-        if shutil.which("gcc") is None:
-            pytest.skip("gcc is not installed")
-        if kind not in made:
-            made[kind] = build(kind, directory)
-        return made[kind]
-
-    return get
-
-
-@pytest.fixture
-def tree(mount: Path) -> Iterator[Tree]:
-    made = Tree(mount)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def scores(built: Callable[[str], Path], mount: Path, tmp_path: Path, tree: Tree) -> Iterator[ScoresProcess]:
-    process = ScoresProcess(built("sanitized"), tmp_path, mount)
-    process.start()
-    yield process
-    said = process.stop() if process.process is not None else (0, "")
-    assert said[0] == 0 and "ERROR" not in said[1] and "runtime error" not in said[1], said
-
-
-def values(pids: list[int]) -> set[int]:
-    return {adj_of(pid) for pid in pids}
-
-
-def unit(tree: Tree, name: str, processes: int = 3) -> tuple[Path, list[int]]:
-    directory = tree.make(name)
-    return directory, tree.populate(directory, processes)
 
 
 def test_every_process_below_a_unit_gets_its_value_and_has_its_own_back_at_the_end(
@@ -220,16 +180,27 @@ def test_a_fork_storm_leaves_nobody_out(scores: ScoresProcess, tree: Tree, mount
 def test_what_the_daemon_writes_is_what_it_reads(scores: ScoresProcess, tree: Tree, mount: Path) -> None:
     batch, pids = unit(tree, "batch.service")
     plain, plain_pids = unit(tree, "plain.service")
+    own, own_pids = unit(tree, "own.service")
+    calm, calm_pids = unit(tree, "calm.slice/young.service")
+    _, young_pids = unit(tree, "young.service")
+
+    def place(path: Path) -> tuple[int, str]:
+        return path.stat().st_ino, "/" + str(path.relative_to(mount))
+
     given = Scores(
-        tuple(
-            UnitScore(path.stat().st_ino, "/" + str(path.relative_to(mount)), adj, 0, adj is not None, True, "")
-            for path, adj in ((batch, 700), (plain, None))
-        )
+        (
+            UnitScore(*place(batch), 700, 0, True, True, ""),
+            UnitScore(*place(plain), None, 0, False, True, ""),
+            UnitScore(*place(own), None, 0, False, False, ""),
+        ),
+        (SliceScore(*place(tree.root), 500, 0, True), SliceScore(mount.stat().st_ino, "/", None, 0, False)),
+        dict([place(calm.parent)]),
     )
     scores.send(table(given).decode())
     answer = scores.answer()
-    assert (answer["units"], answer["hits"], answer["line"]) == ("2", "3", "0")
-    assert (values(pids), values(plain_pids)) == ({700}, {0})
+    assert (answer["units"], answer["hits"], answer["line"]) == ("5", "6", "0")
+    assert (values(pids), values(young_pids)) == ({700}, {500})
+    assert values([*plain_pids, *own_pids, *calm_pids]) == {0}
 
 
 @pytest.mark.parametrize(
@@ -284,20 +255,23 @@ def test_nothing_wakes_it_between_tables(scores: ScoresProcess, tree: Tree, moun
         return re.findall(r"^voluntary_ctxt_switches:\t(\d+)", status.read_text(encoding="ascii"), re.MULTILINE)
 
     # The kernel tells of a cgroup's population by a worker of its own, which may be late.
-    time.sleep(0.5)
+    # And then it looks again for a second.
+    time.sleep(2)
     before = switches()
     time.sleep(1)
     assert switches() == before
 
 
 def test_the_units_filter_allows_what_it_calls_and_little_more(
-    built: Callable[[str], Path], mount: Path, tmp_path: Path, tree: Tree
+    scores_program: Callable[[str], Path], mount: Path, tmp_path: Path, tree: Tree
 ) -> None:
     strace = shutil.which("strace")
     if strace is None:
         pytest.skip("strace is not installed")
     wrapper = tmp_path / "traced"
-    wrapper.write_text(f'#!/bin/sh\nexec {strace} -D -ff -o {tmp_path}/strace {built("static")} "$@"\n', "ascii")
+    wrapper.write_text(
+        f'#!/bin/sh\nexec {strace} -D -ff -o {tmp_path}/strace {scores_program("static")} "$@"\n', "ascii"
+    )
     wrapper.chmod(0o755)
     process = ScoresProcess(wrapper, tmp_path, mount)
     process.start()
@@ -308,6 +282,13 @@ def test_the_units_filter_allows_what_it_calls_and_little_more(
     tree.remove_processes(batch)
     tree.populate(batch, 300)
     process.answer()
+    process.table(line(mount, tree.root, 700, kind="slice"))
+    before = process.watches()
+    young, _ = unit(tree, "young.service")
+    process.answer()
+    tree.remove_processes(young)
+    tree.remove(young)
+    wait_until(lambda: process.watches() == before)
     process.stop(signal.SIGKILL)
     process.restore()
     process.start()

@@ -17,12 +17,15 @@ from oomslice.carriers.model import Carrier
 from oomslice.carriers.score_adj import ScoreAdjCarrier, table
 from oomslice.cgroups.model import MemoryInfo
 from oomslice.cgroups.tree import CgroupTree
-from oomslice.policy.scores import LAST, Scores, UnitScore
+from oomslice.policy.scores import LAST, Scores, SliceScore, UnitScore
 from tests.unit.policies import policy, unit
 
 MIB = 1 << 20
 PLAN = policy(unit("hog.service", 20, priority=-200), unit("vital.service", 30, protected=True), unit("a.service", 40))
-TABLE = b"unit 20 1000 0 1 /hog.service\nunit 30 -996 0 0 /vital.service\nunit 40 - 0 0 /a.service\n"
+TABLE = (
+    b"slice 1 - 0 0 /-.slice\nunit 20 1000 0 1 /hog.service\n"
+    b"unit 30 -996 0 0 /vital.service\nunit 40 - 0 0 /a.service\n"
+)
 
 
 class FakeScores:
@@ -262,4 +265,11 @@ def test_when_memory_is_short_units_are_measured_again(run: Run, monkeypatch: py
 def test_a_path_that_would_be_another_line_is_left_out() -> None:
     bad = UnitScore(7, "/a\nunit 1 -996 0 0 /b", 5, 0, False, True, "")
     kept = UnitScore(3, "/kept", None, 0, False, False, "")
-    assert table(Scores((bad, kept, UnitScore(8, "/c", 5, 200, True, True, "")))) == b"unit 8 5 200 1 /c\n"
+    slices = (SliceScore(9, "/s.slice", 7, 0, True), SliceScore(1, "/a\nb", 7, 0, True))
+    given = Scores((bad, kept, UnitScore(8, "/c", 5, 200, True, True, "")), slices, {2: "/plain.slice", 4: "/a\nb"})
+    assert table(given).decode().splitlines() == [
+        "keep 2 /plain.slice",
+        "keep 3 /kept",
+        "unit 8 5 200 1 /c",
+        "slice 9 7 0 1 /s.slice",
+    ]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oomslice.policy.model import Policy, PolicyUnit
-from oomslice.policy.scores import LAST, MOST, PAGE, PROTECTED, Scores, scores
+from oomslice.policy.scores import LAST, MOST, PAGE, PROTECTED, Scores, SliceScore, scores
 from oomslice.settings.model import KillScope
 from tests.unit.policies import policies, policy, unit
 
@@ -139,6 +139,77 @@ def test_too_many_large_units_are_in_order_all_the_same_and_it_is_said() -> None
     assert wobbling.levels == result.levels
 
 
+def handed_down(result: Scores) -> dict[str, int | None]:
+    return {item.path: item.adj for item in result.slices}
+
+
+def test_a_slice_hands_down_what_a_unit_of_its_priority_gets() -> None:
+    batch = unit("batch.slice", 2, priority=-200)
+    plan = policy(batch, unit("hog.service", 3, parent=1, priority=-200), unit("plain.service", 4))
+    result = scores(plan, {}, TOTAL)
+    assert result.slices[1] == SliceScore(2, "/batch.slice", MOST, 0, True)
+    assert given_to(result)[3] == MOST
+    # What is in it has other priorities, and even if there is nothing at all.
+    other = scores(policy(batch, unit("hog.service", 3, parent=1, priority=-300)), {}, TOTAL)
+    adj, hog = other.slices[1].adj, given_to(other)[3]
+    assert adj is not None and hog is not None and 0 < adj < hog
+    empty = scores(policy(batch), {}, TOTAL)
+    assert empty.units == () and empty.wanted and handed_down(empty) == {"/-.slice": None, "/batch.slice": MOST}
+
+
+def test_a_slice_inside_another_is_known_even_if_it_hands_nothing_down() -> None:
+    plan = policy(
+        unit("batch.slice", 2, priority=-200),
+        unit("batch-calm.slice", 3, parent=1),
+        unit("calm.service", 4, parent=2),
+        unit("batch-loud.slice", 5, parent=1, priority=-400),
+    )
+    result = scores(plan, {}, TOTAL)
+    assert result.kept == {3: "/batch-calm.slice"}
+    found = handed_down(result)
+    first, second = found["/batch-loud.slice"], found["/batch.slice"]
+    assert first is not None and second is not None and first > second > 0
+
+
+def test_a_slice_is_watched_for_those_in_it_that_may_be_started_anew() -> None:
+    plan = policy(
+        unit("app.slice", 2),
+        unit("app-in.slice", 3, parent=1),
+        unit("vital.service", 4, parent=2, protected=True),
+        unit("plain.slice", 5),
+        unit("plain.service", 6, parent=4),
+    )
+    result = scores(plan, {}, TOTAL)
+    assert handed_down(result) == {"/-.slice": None, "/app.slice": None, "/app-in.slice": None}
+    assert result.kept == {5: "/plain.slice"}
+
+
+def test_nothing_is_handed_down_where_nobody_may_be_chosen() -> None:
+    plan = policy(
+        unit("vital.slice", 2, priority=-200, protected=True),
+        unit("in.service", 3, parent=1, priority=-200, protected=True),
+        unit("oomslice.slice", 4, priority=-200, self_=True),
+        unit("oomd.slice", 5, priority=-200, left_to_oomd=True),
+        unit("whole.slice", 6, priority=-200, whole=True),
+        replace(unit("inner.slice", 7, parent=5, priority=-200), taken_with="whole.slice"),
+    )
+    result = scores(plan, {}, TOTAL)
+    assert handed_down(result) == {"/-.slice": None, "/vital.slice": None}
+    assert result.kept == {4: "/oomslice.slice", 5: "/oomd.slice"}
+
+
+def test_what_a_users_slice_hands_down_counts_from_his_managers_value_and_is_never_below_zero() -> None:
+    manager = replace(unit("user@1000.service", 2), candidate=False, oom_score_adjust=100)
+    background = replace(unit("background.slice", 3, parent=1, priority=-100), user=True)
+    session = replace(unit("session.slice", 4, parent=1, priority=300), user=True)
+    result = scores(policy(manager, background, session), {}, TOTAL)
+    found = {item.path: item for item in result.slices}
+    assert {item.baseline for path, item in found.items() if path != "/-.slice"} == {200}
+    assert (found["/session.slice"].adj, found["/user@1000.service"].adj) == (0, None)
+    adj = found["/background.slice"].adj
+    assert adj is not None and adj > 200
+
+
 shares = st.lists(st.integers(0, 1000), min_size=1, max_size=16)
 
 
@@ -192,5 +263,7 @@ def test_any_policy_gets_values_within_bounds(plan: Policy, total: int) -> None:
     for item in result.units:
         assert item.adj is None or LAST <= item.adj <= MOST
         assert item.touched or (item.adj is None and not item.group)
+    for slice_ in result.slices:
+        assert slice_.adj is None or LAST <= slice_.adj <= MOST
     values = [result.levels[level] for level in sorted(result.levels)]
     assert values == sorted(values, reverse=True)

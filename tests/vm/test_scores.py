@@ -162,3 +162,45 @@ def test_values_come_with_the_plan_and_go_with_the_service(lab: Lab) -> None:
             assert word not in said, said
     finally:
         machine.check("systemctl start oomslice-scores.socket")
+
+
+def test_new_units_have_their_values_while_oomsliced_stands_still(lab: Lab) -> None:
+    machine = lab.machine
+    lab.drop_in("batch.slice", "Priority=-200")
+    lab.drop_in("guard.service", "Protect=yes")
+    lab.write("/etc/systemd/system/guard.service", "[Service]\nSlice=batch.slice\nExecStart=sleep 1000\n")
+    lab.daemon_reload()
+    lab.adopt("guard.service")
+    machine.check("systemctl start guard.service")
+    lab.start("first.service", "sleep 1000", slice="batch.slice")
+    lab.wait_planned(first=-200, guard=-200)
+    wait_adjusted(lab, "first.service", 1000)
+    wait_adjusted(lab, "guard.service", -996)
+    two = "sh -c 'sleep 1000 & exec sleep 1000'"
+    with standstill(lab):
+        for unit, slice in (("young", "batch.slice"), ("deep", "batch-deep.slice"), ("plain", "system.slice")):
+            lab.start(f"{unit}.service", two, slice=slice)
+        lab.start("own.service", two, slice="batch.slice", OOMScoreAdjust="300")
+        lab.start("same.service", two, slice="batch.slice", OOMScoreAdjust="1000")
+        lab.start("delegated.service", two, slice="batch.slice", Delegate="yes")
+        machine.check("systemctl restart guard.service")
+        for unit in ("young", "deep", "delegated"):
+            wait_adjusted(lab, f"{unit}.service", 1000)
+        wait_adjusted(lab, "guard.service", -996)
+        # Longer than a unit is looked at.
+        machine.check("sleep 1.5")
+        assert adjustments(lab, "plain.service") == [0, 0] and adjustments(lab, "own.service") == [300, 300]
+        group = "/sys/fs/cgroup/batch.slice/young.service/memory.oom.group"
+        machine.wait_for("the unit is one thing", lambda: machine.check(f"cat {group}").strip() == "1", 30)
+        state = machine.check(f"grep State: /proc/{machine.main_pid('oomsliced.service')}/status")
+        assert "stopped" in state, "nobody has made a plan meanwhile"
+    lab.wait_planned(young=-200, own=-200)
+    machine.check("systemctl stop oomslice-scores.socket")
+    try:
+        for unit, own in (("young", 0), ("deep", 0), ("guard", 0), ("own", 300), ("same", 1000)):
+            assert set(adjustments(lab, f"{unit}.service")) == {own}, unit
+        said = machine.check("journalctl -b --no-pager -u oomslice-scores.service")
+        for word in ("Operation not permitted", "Permission denied", "Bad system call"):
+            assert word not in said, said
+    finally:
+        machine.check("systemctl start oomslice-scores.socket")
