@@ -135,7 +135,8 @@ def test_two_hundred_that_allocate_beside_real_time_processes(lab: Lab) -> None:
     count = "cat /sys/fs/cgroup/system.slice/hog.service/pids.current"
     lab.machine.wait_for("all are there", lambda: int(lab.machine.check(count)) == 201, 60)
     trial(lab, pid, "-s", str(SPINNING))
-    decision = verdict(lab)
+    # So many that die have a twentieth of the processors, and may be seen dead too late.
+    decision = verdict(lab, outcomes=("freed", "deadline"))
     assert decision["processes"] == 201
 
 
