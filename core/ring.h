@@ -78,7 +78,7 @@ enum oomslice_record_flag {
         OOMSLICE_RECORD_UNMARKED = 4, /* systemd could not be told before the kill */
 };
 
-/* Sizes: memory and swap of the victim. */
+/* Sizes: memory and swap of the victim; of RECLAIM and THROTTLE, which may fill swap, its memory alone. */
 struct oomslice_record_step {
         uint32_t kind;   /* enum oomslice_step_kind */
         uint32_t result; /* enum oomslice_step_result */

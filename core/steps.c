@@ -71,11 +71,19 @@ uint64_t oomslice_step_memory(const struct oomslice_step_run *run) {
         return usage.memory;
 }
 
+/* What a step can make less. reclaim and throttle move memory into swap: with swap in it nothing would have changed. */
+static uint64_t size_for(const struct oomslice_step_run *run, uint32_t kind) {
+        struct oomslice_usage usage = {0};
+
+        (void)oomslice_held_usage_rough(&run->held, &usage);
+        return kind == OOMSLICE_STEP_RECLAIM || kind == OOMSLICE_STEP_THROTTLE ? usage.current : usage.memory;
+}
+
 static void end(struct oomslice_step_run *run, uint32_t result, int error, uint64_t now_us) {
         run->step.result = result;
         run->step.error = error;
         run->step.end_us = now_us;
-        run->step.memory_after = oomslice_step_memory(run);
+        run->step.memory_after = size_for(run, run->step.kind);
         run->job = 0;
         run->settling = false;
 }
@@ -221,7 +229,7 @@ void oomslice_step_begin(struct oomslice_step_run *run, const struct oomslice_pl
                 .kind = planned->kind,
                 .amount = planned->amount,
                 .begin_us = view->now_us,
-                .memory_before = oomslice_step_memory(run),
+                .memory_before = size_for(run, planned->kind),
         };
         switch (planned->kind) {
         case OOMSLICE_STEP_FREEZE:

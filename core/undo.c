@@ -91,7 +91,7 @@ static int put_back_limit(int fd, const struct oomslice_undo *entry) {
         return pwrite(fd, text, size, 0) < 0 ? -errno : 0;
 }
 
-static void undo(int i, uint64_t now_us) {
+static void undo(int i) {
         struct oomslice_undo *entry = &file->entries[i];
         int r = -EBADF;
 
@@ -103,7 +103,7 @@ static void undo(int i, uint64_t now_us) {
                 r = put_back_limit(live[i].fd, entry);
         /* ENODEV: the cgroup is gone, and with it all that was done to it. */
         entry->error = r == 0 || r == -ENODEV ? 0 : -r;
-        entry->undone_us = now_us;
+        entry->undone_us = oomslice_moment_now();
         if (live[i].fd >= 0)
                 close(live[i].fd);
         live[i].fd = -1;
@@ -129,11 +129,11 @@ void oomslice_undo_predecessor(void) {
                         continue;
                 directory = oomslice_cgroup_open_by_id(root, entry->cgroup_id);
                 live[i].fd = directory < 0 ? -1 : openat(directory, name, O_RDWR | O_CLOEXEC);
+                live[i].due_us = 0;
                 if (directory >= 0)
                         close(directory);
-                undo(i, oomslice_moment_now());
-                if (directory == -ESTALE)
-                        entry->error = 0; /* no such cgroup any more */
+                else if (directory == -ESTALE)
+                        entry->undone_us = oomslice_moment_now(); /* no such cgroup any more */
         }
         oomslice_undo_poll(oomslice_moment_now());
 }
@@ -215,7 +215,7 @@ void oomslice_undo_poll(uint64_t now_us) {
         int i;
 
         while (file && (i = newest_due(now_us)) >= 0) {
-                undo(i, now_us);
+                undo(i);
                 if (!record(i))
                         live[i].due_us = now_us + RETRY_US;
         }

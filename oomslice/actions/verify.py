@@ -32,7 +32,29 @@ def machine_problems(
     `keys` are the names of the fields as they are written, `needed` the bytes that a dump of the unit would have.
     """
     for step in settings.actions or ():
-        yield from _step_problems(step, settings, section, keys, needed, unit_exists)
+        yield from _step_problems(step, settings, section, keys, needed)
+    yield from start_problems(settings, section, keys, unit_exists)
+
+
+def started(settings: UnitSettings) -> frozenset[str]:
+    """The units that steps and OnDecision= of these settings start."""
+    steps = {step.argument for step in settings.actions or () if step.name == "start" and step.argument is not None}
+    return frozenset(steps if settings.on_decision is None else steps | {settings.on_decision})
+
+
+def start_problems(
+    settings: UnitSettings,
+    section: str,
+    keys: Mapping[str, str],
+    unit_exists: Callable[[str], None] = checks.check_unit_exists,
+) -> Iterator[Problem]:
+    """Which of the units that are to be started cannot be. Asks systemd, and waits for its answer."""
+    for step in settings.actions or ():
+        if step.name == "start" and step.argument is not None:
+            problem = _look_up(step.argument, unit_exists)
+            if problem:
+                message = f"{step}: {step.argument} {problem}. {REFUSED}"
+                yield _problem(settings, "actions", "", message, section, keys)
     if settings.on_decision is not None:
         problem = _look_up(settings.on_decision, unit_exists)
         if problem:
@@ -55,7 +77,6 @@ def _step_problems(
     section: str,
     keys: Mapping[str, str],
     needed: int,
-    unit_exists: Callable[[str], None],
 ) -> Iterator[Problem]:
     def said(message: str, severity: Severity = Severity.ERROR) -> Problem:
         return _problem(settings, "actions", "", message, section, keys, severity)
@@ -68,10 +89,6 @@ def _step_problems(
             yield said(f"{step} {error}. {REFUSED}")
     elif step.name == "checkpoint":
         yield from _checkpoint_problems(step, needed, said)
-    elif step.name == "start" and step.argument is not None:
-        problem = _look_up(step.argument, unit_exists)
-        if problem:
-            yield said(f"{step}: {step.argument} {problem}. {REFUSED}")
 
 
 def _checkpoint_problems(step: Step, needed: int, said: Callable[..., Problem]) -> Iterator[Problem]:

@@ -46,6 +46,8 @@ class Status:
     """why the core did not take a plan the last time it did not"""
     dropped: Callable[[], tuple[int, int, int]] = lambda: (0, 0, 0)
     """what could not be told: signals and answers on the bus, entries of the journal"""
+    start_problems: Callable[[], tuple[Problem, ...]] = lambda: ()
+    """what is wrong with the units that ladders and OnDecision= start"""
 
 
 class DaemonBackend:
@@ -111,7 +113,7 @@ class DaemonBackend:
 
     def configuration_errors(self) -> list[Problem]:
         """What is wrong in unit files and YAML, as of the newest plan."""
-        return [*self._planner.problems, *self._store.problems]
+        return [*self._planner.problems, *self._status.start_problems(), *self._store.problems]
 
     def slices(self) -> list[SliceRow]:
         """All units of the plan, parents before children."""

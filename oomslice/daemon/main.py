@@ -42,6 +42,7 @@ from oomslice.daemon.on_decision import OnDecision
 from oomslice.daemon.owners import Owners
 from oomslice.daemon.planner import Planner
 from oomslice.daemon.requests import RequestHandler
+from oomslice.daemon.started import StartedUnits
 from oomslice.daemon.tell import UnitJournal
 from oomslice.decisions.bpfkills import BpfKills
 from oomslice.decisions.facts import Facts
@@ -126,6 +127,8 @@ class Daemon:
         self._bus = BusService(self._backend)
         self._journal = JournalSender()
         self._on_decision = OnDecision(self._actions)
+        self._started = StartedUnits(self._bus.configuration_changed)
+        self._status.start_problems = lambda: self._started.problems
         self._requests = RequestHandler(self._actions, self._bus.warn, self._cgroup_path)
         self._unit_journal = UnitJournal(self._actions)
         self._owners = Owners()
@@ -257,6 +260,7 @@ class Daemon:
         self._plan_again(self._planner.again_sec)
         self._on_decision.follow(policy)
         self._owners.follow(policy)
+        self._started.follow(self._planner.written(), full=full)
         self._slices.follow(policy, prepared.descriptors, prepared.generation)
         for carrier in self._carriers:
             carrier.follow(policy, prepared.descriptors)
@@ -385,6 +389,7 @@ class Daemon:
         return f"Plan {self._status.core.generation}: {len(policy.units)} units, {len(policy.domains)} domains"
 
     async def _close(self) -> None:
+        self._started.close()
         self._core.close()
         self._requests.close()
         self._collector.close()

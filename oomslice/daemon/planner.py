@@ -93,6 +93,14 @@ class Planner:
         for settings in (*self.configuration.tiers.values(), *(rule.settings for rule in self.configuration.rules)):
             self._configuration_problems += tuple(purge_problems(settings, "", YAML_KEY_OF))
 
+    def written(self) -> list[tuple[UnitSettings, str, Mapping[str, str]]]:
+        """All settings that are written in files of units and in the YAML, with the section there and names of keys."""
+        return [
+            *((settings, SECTION, UNIT_FILE_KEY_OF) for _, settings, _ in self._settings.values()),
+            *((tier, f"tiers.{name}", YAML_KEY_OF) for name, tier in self.configuration.tiers.items()),
+            *((rule.settings, "rules", YAML_KEY_OF) for rule in self.configuration.rules),
+        ]
+
     async def prepare(self, *, full: bool) -> Prepared:
         """Asks systemd for its units and makes the next plan. Raises UnitsError, CgroupError or PlanError."""
         snapshot = await self._units.snapshot(full=full)

@@ -21,6 +21,8 @@ TABLE_ROWS = 60
 """A table of figures has no more than this: of more, every so-manieth is shown."""
 UNIT_STYLES = (0, 2, 3, 4, 5, 1)
 """The victim's is a line alone; the others differ by their dashes as well."""
+WITHOUT_SWAP = frozenset({"reclaim", "throttle"})
+"""Steps whose figures are of memory alone, and no points of a line that has swap in it."""
 NOT_RECORDED = "Figures before and after the decision were not recorded: only the marked points are known."
 
 
@@ -78,7 +80,7 @@ def recorded(decision: Decision) -> list[Sample]:
     if decision.victim_memory_before:
         note(decision.decision_usec, None, decision.victim_memory_before)
     for step in decision.steps:
-        if step.memory_before:
+        if step.memory_before and step.step not in WITHOUT_SWAP:
             note(step.begin_usec, None, step.memory_before)
             note(step.end_usec, None, step.memory_after)
     end = decision.memory_back_usec or decision.death_usec

@@ -5,6 +5,7 @@ write limits are unavailable; tests/vm has those."""
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -23,6 +24,10 @@ from tests.core.test_core_pressure import SOME_STALL, Stallers, stallers
 __all__ = ["stallers"]
 
 SECOND = 1_000_000
+DELAY = 2
+"""Seconds between two steps: what the core may be late with one."""
+COOLDOWN = 2
+"""Seconds that busy.slice rests after an act."""
 WARN, FREEZE = (lib.OOMSLICE_STEP_WARN, 0, 0, ""), (lib.OOMSLICE_STEP_FREEZE, 0, 0, "")
 THROTTLE, TERMINATE = (lib.OOMSLICE_STEP_THROTTLE, 80, 0, ""), (lib.OOMSLICE_STEP_TERMINATE, 0, 0, "")
 KILL = (lib.OOMSLICE_STEP_KILL, 0, 0, "")
@@ -44,7 +49,7 @@ def scene(core: Core, mount: Path) -> Iterator[Scene]:
 
 def hand_over(scene: Scene, **fields: Any) -> Records:
     """A plan in which busy.slice, the first unit after the root, is a domain with a trigger."""
-    domains = [Domain(0), Domain(1, trigger=SOME_STALL, cooldown_us=2 * SECOND)]
+    domains = [Domain(0), Domain(1, trigger=SOME_STALL, cooldown_us=COOLDOWN * SECOND)]
     return scene.hand_over(domains=domains, **fields)
 
 
@@ -98,16 +103,27 @@ def test_frozen_while_it_lasts_and_thawed_when_it_is_calm(scene: Scene, stallers
 
 def test_ladder_that_ends_in_freeze_holds_its_victim_and_goes_on_to_the_next(scene: Scene, stallers: Stallers) -> None:
     busy = scene.add_slice("busy.slice")
-    first = scene.add("busy.slice/a.service", -10, parent=busy, processes=1, ladder=(FREEZE,))
-    second = scene.add("busy.slice/b.service", 10, parent=busy)
+    units = [
+        scene.add("busy.slice/a.service", -10, parent=busy, processes=1, ladder=(FREEZE,)),
+        scene.add("busy.slice/b.service", -5, parent=busy, processes=1, ladder=(FREEZE,)),
+    ]
+    third = scene.add("busy.slice/c.service", 10, parent=busy)
     records = hand_over(scene)
-    stallers.start(second)
-    record = records.wait(20)
-    assert (name(record.victim_name), record.outcome) == ("a.service", lib.OOMSLICE_OUTCOME_HELD)
-    assert frozen(first)
+    stallers.start(third)
+    held = [records.wait(20), records.wait(30)]
+    assert [(name(record.victim_name), record.outcome) for record in held] == [
+        ("a.service", lib.OOMSLICE_OUTCOME_HELD),
+        ("b.service", lib.OOMSLICE_OUTCOME_HELD),
+    ]
+    assert all(frozen(unit) for unit in units)
     record = records.wait(30)
-    assert (name(record.victim_name), record.outcome) == ("b.service", lib.OOMSLICE_OUTCOME_FREED)
-    assert frozen(first) and scene.alive(first) == 1 and scene.alive(second) == 0
+    assert (name(record.victim_name), record.outcome) == ("c.service", lib.OOMSLICE_OUTCOME_FREED)
+    assert all(frozen(unit) and scene.alive(unit) == 1 for unit in units) and scene.alive(third) == 0
+    # When it is calm the last comes first.
+    undone = [records.wait(60), records.wait(10)]
+    assert [record.undoes_sequence for record in undone] == [record.sequence for record in reversed(held)]
+    assert undone[0].steps[0].end_us < undone[1].steps[0].end_us
+    assert not any(frozen(unit) for unit in units)
 
 
 def test_end_of_the_core_leaves_nobody_standing_still(scene: Scene, stallers: Stallers) -> None:
@@ -123,15 +139,18 @@ def test_end_of_the_core_leaves_nobody_standing_still(scene: Scene, stallers: St
 
 def test_death_of_the_core_leaves_it_to_who_comes_after(scene: Scene, stallers: Stallers) -> None:
     busy = scene.add_slice("busy.slice")
-    unit = scene.add("busy.slice/a.service", parent=busy, ladder=(FREEZE, after(60, KILL)))
-    hand_over(scene)
+    held = scene.add("busy.slice/a.service", -10, parent=busy, processes=1, ladder=(FREEZE,))
+    unit = scene.add("busy.slice/b.service", parent=busy, ladder=(FREEZE, after(60, KILL)))
+    first = hand_over(scene)
     stallers.start(unit)
+    decision = first.wait(20)
+    assert (name(decision.victim_name), decision.outcome) == ("a.service", lib.OOMSLICE_OUTCOME_HELD)
     wait_until(lambda: frozen(unit), 20)
     scene.core.stop(signal.SIGKILL)
-    assert frozen(unit)
+    assert frozen(held) and frozen(unit)
     command = [scene.core.program, "--cgroup-root", scene.core.mount, "--undo-file", scene.core.undo, "--release"]
     subprocess.run(command, check=True)
-    assert not frozen(unit) and scene.alive(unit) >= 1
+    assert not frozen(held) and not frozen(unit) and scene.alive(held) == 1 and scene.alive(unit) >= 1
     # Said in the ring by the next one, which is another ring here only if the manager has lost it.
     scene.core.start()
     with scene.core.client() as client:
@@ -139,8 +158,12 @@ def test_death_of_the_core_leaves_it_to_who_comes_after(scene: Scene, stallers: 
         records = Records(hello.fds[0])
         for fd in hello.fds:
             os.close(fd)
-    found = [records.wait(), records.wait()]
-    assert {record.outcome for record in found} == {lib.OOMSLICE_OUTCOME_INTERRUPTED, lib.OOMSLICE_OUTCOME_UNDONE}
+    found = [records.wait(), records.wait(), records.wait()]
+    interrupted, *undone = found
+    assert interrupted.outcome == lib.OOMSLICE_OUTCOME_INTERRUPTED
+    assert {record.outcome for record in undone} == {lib.OOMSLICE_OUTCOME_UNDONE}
+    assert [record.undoes_sequence for record in undone] == [interrupted.sequence, decision.sequence]
+    assert undone[0].steps[0].end_us < undone[1].steps[0].end_us, "the last comes first"
 
 
 def test_terminated_and_killed_at_its_time_although_the_pressure_is_gone(scene: Scene, stallers: Stallers) -> None:
@@ -174,7 +197,7 @@ def test_who_ends_when_told_to_is_not_killed(scene: Scene, stallers: Stallers) -
 
 def test_steps_of_the_extended_part_are_asked_for_and_their_answers_recorded(scene: Scene, stallers: Stallers) -> None:
     busy = scene.add_slice("busy.slice")
-    ladder = (WARN, after(1, START), after(2, CHECKPOINT), after(3, KILL))
+    ladder = (WARN, after(DELAY, START), after(2 * DELAY, CHECKPOINT), after(3 * DELAY, KILL))
     unit = scene.add("busy.slice/a.service", parent=busy, ladder=ladder)
     records = hand_over(scene)
     request = ffi.new("struct oomslice_request *")
@@ -200,6 +223,32 @@ def test_steps_of_the_extended_part_are_asked_for_and_their_answers_recorded(sce
         (lib.OOMSLICE_STEP_KILL, lib.OOMSLICE_RESULT_DONE),
     ]
     assert record.steps[1].error == 2
+    for index, step in enumerate(record.steps[0 : record.steps_count]):
+        # Each from the trigger, and not from the end of the step before.
+        assert index * DELAY * SECOND <= step.begin_us - record.trigger_us < (index + 1) * DELAY * SECOND
+
+
+def test_a_checkpoint_that_fails_is_followed_by_the_kill_that_ends_every_ladder(
+    scene: Scene, stallers: Stallers
+) -> None:
+    busy = scene.add_slice("busy.slice")
+    unit = scene.add("busy.slice/a.service", parent=busy, ladder=(CHECKPOINT,))
+    records = hand_over(scene)
+    request = ffi.new("struct oomslice_request *")
+    with scene.core.client() as client:
+        client.state()
+        stallers.start(unit)
+        wait_until(lambda: lib.oomslice_ring_take_request(records.address, request) == 1, 20)
+        assert request.kind == lib.OOMSLICE_STEP_CHECKPOINT
+        lib.oomslice_ring_answer(records.address, request.serial, lib.OOMSLICE_RESULT_FAILED, errno.EIO)
+        record = records.wait(20)
+    assert record.outcome == lib.OOMSLICE_OUTCOME_FREED
+    assert steps(record) == [
+        (lib.OOMSLICE_STEP_CHECKPOINT, lib.OOMSLICE_RESULT_FAILED),
+        (lib.OOMSLICE_STEP_KILL, lib.OOMSLICE_RESULT_DONE),
+    ]
+    assert record.steps[0].error == errno.EIO
+    assert scene.alive(unit) == 0
 
 
 def test_without_the_extended_part_its_steps_are_passed_over_at_once(scene: Scene, stallers: Stallers) -> None:
@@ -285,11 +334,16 @@ def test_unit_that_always_comes_back_loses_its_ladder(scene: Scene, stallers: St
     scene.add("busy.slice/a.service", parent=busy, ladder=(WARN, after(0.5, KILL)))
     records = hand_over(scene)
     flags = []
-    for _ in range(4):
+    over = []
+    for relapses in range(4):
         unit = scene.tree.make("busy.slice/a.service")
         stallers.start(unit)
         record = records.wait(40)
         assert (name(record.victim_name), record.outcome) == ("a.service", lib.OOMSLICE_OUTCOME_FREED)
+        # It rests after each, twice as long as after the one before.
+        if over:
+            assert record.decision_us - over[-1] >= (COOLDOWN << relapses - 1) * SECOND
+        over.append(record.memory_back_us)
         flags.append((record.flags, record.steps_count))
         scene.tree.remove(unit)
     assert flags == [(0, 2)] * 3 + [(lib.OOMSLICE_RECORD_RESTARTING, 1)]

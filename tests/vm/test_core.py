@@ -6,6 +6,12 @@ from __future__ import annotations
 from .lab import Lab
 
 CORE = "oomslice-core.service"
+OTHER, FIFO = 0, 1
+"""SCHED_OTHER, SCHED_FIFO"""
+DECIDING = 50
+"""real-time priority of the deciding thread"""
+IO_FLUSHER = 0x80000 | 0x100000
+"""PF_MEMALLOC_NOIO | PF_LOCAL_THROTTLE, which is what PR_SET_IO_FLUSHER sets; include/linux/sched.h"""
 
 
 def shown(lab: Lab, unit: str, *names: str) -> dict[str, str]:
@@ -28,6 +34,26 @@ def test_nothing_throttles_the_core_and_every_ancestor_protects_it(lab: Lab) -> 
     # The unit's list and the core's own.
     assert "Seccomp_filters:\t1\n" not in status and "Seccomp_filters:\t0\n" not in status
     assert {"locked", "realtime", "psi-machine", "mrelease"} <= set(lab.property("State")["CoreFeatures"])
+
+
+def test_threads_have_the_priorities_and_flags_that_keep_them_going(lab: Lab) -> None:
+    core = lab.machine.main_pid(CORE)
+    assert lab.machine.check(f"cat /proc/{core}/oom_score_adj").strip() == "-1000"
+    # Without the name, which may hold anything: see proc_pid_stat(5) for the numbers of the fields.
+    threads = {}
+    for line in lab.machine.check(f"cat /proc/{core}/task/*/stat").splitlines():
+        stat = ["", line.split()[0], "", *line.rpartition(") ")[2].split()]
+        threads[int(stat[1])] = int(stat[41]), int(stat[40]), int(stat[9]) & IO_FLUSHER
+    assert threads.pop(core) == (FIFO, DECIDING, IO_FLUSHER), "bounded in reclaim, and before all who work in real time"
+    realtime = sorted(thread for thread in threads.values() if thread[0] == FIFO)
+    assert realtime == [
+        (FIFO, DECIDING, 0),  # writes marks
+        (FIFO, DECIDING + 1, 0),  # the watchdog's hand
+        (FIFO, DECIDING + 1, IO_FLUSHER),  # the watchdog
+    ]
+    # Reapers, hands that reclaim, and who takes the reserve: they may take a processor from nobody.
+    others = [thread for thread in threads.values() if thread[0] != FIFO]
+    assert len(others) >= 4 and set(others) == {(OTHER, 0, 0)}
 
 
 def test_reserve_is_held_given_back_at_a_decision_and_taken_again(lab: Lab) -> None:

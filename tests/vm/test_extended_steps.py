@@ -194,7 +194,16 @@ def connected(lab: Lab) -> bool:
     return lab.machine.check("grep -c actions.sock /proc/net/unix; true").strip() not in ("0", "1")
 
 
+def said_of_note(lab: Lab) -> bool:
+    """Whether the daemon says that there is no note.service."""
+    return any("note.service" in str(error) for error in lab.property("ConfigurationErrors"))
+
+
 def test_a_decision_starts_its_unit_once_and_tells_it_all(lab: Lab) -> None:
+    jail(lab, "kill", "OnDecision=note.service")
+    lab.machine.check("systemctl start jail.slice")
+    lab.machine.wait_for("a unit that does not exist is told of", lambda: said_of_note(lab), 30, 0.5)
+    assert "note.service: is no unit of this machine" in lab.machine.check("journalctl -b -o cat -u oomsliced.service")
     write_unit(lab, "tell@.service", "oomslicectl show --json %i >>/run/told-%i")
     write_unit(
         lab,
@@ -203,7 +212,8 @@ def test_a_decision_starts_its_unit_once_and_tells_it_all(lab: Lab) -> None:
         "EnvironmentFile=-/run/oomslice/environment/%n",
     )
     lab.machine.run("rm -f /run/noted /run/told-*")
-    jail(lab, "kill", "OnDecision=note.service")
+    lab.daemon_reload()
+    lab.machine.wait_for("it exists now", lambda: not said_of_note(lab), 30, 0.5)
     lab.start_hog("decided", rate=60, max_mb=160, slice="jail.slice", wait_for="go")
     plan_and_go(lab, "decided")
     lab.wait_until_dead("decided")

@@ -33,6 +33,12 @@ def frozen(lab: Lab, path: str = CGROUP) -> bool:
     return "frozen 1" in lab.machine.check(f"cat {path}/cgroup.events")
 
 
+def high(lab: Lab) -> int:
+    """memory.high of the jailed unit; 0 for max, or if the unit is gone."""
+    value = lab.machine.run(f"cat {CGROUP}/memory.high").out.strip()
+    return int(value) if value.isdecimal() else 0
+
+
 def the_decision(lab: Lab, outcome: str) -> dict[str, Any]:
     """The oldest decision about the jailed unit with this outcome; waits for it."""
 
@@ -42,23 +48,22 @@ def the_decision(lab: Lab, outcome: str) -> dict[str, Any]:
     return lab.machine.wait_for(f'a decision that ends as "{outcome}"', find, 90, 0.5)  # type: ignore[return-value]
 
 
-def test_frozen_while_the_pressure_lasts_and_thawed_when_it_is_calm(lab: Lab) -> None:
-    jail(lab, "warn freeze kill@120s")
+def test_throttled_and_frozen_while_the_pressure_lasts_and_both_undone_when_it_is_calm(lab: Lab) -> None:
+    jail(lab, "warn throttle:80 freeze@4s kill@120s")
     lab.start_service("outsider", 50)
-    grow(lab)
+    grow(lab, MemoryHigh="400M")
+    limit = lab.machine.wait_for("its limit is lower", lambda: value if (value := high(lab)) < 400 << 20 else 0, 60)
     lab.machine.wait_for("it stands still", lambda: frozen(lab), 60)
     decision = the_decision(lab, "relieved")
     assert decision["victim"] == "jailed.service" and decision["domain"] == "jail.slice"
-    assert [name for name, _result in steps(decision)] == ["warn", "freeze"]
-    assert steps(decision)[1] == ("freeze", "done")
-    assert decision["steps"][1]["memory_before"] > 100 << 20
-    lab.machine.wait_for("it is thawed", lambda: not frozen(lab), 60)
-    undone = lab.machine.wait_for(
-        "the record says so",
-        lambda: lab.busctl("GetDecision", "s", decision["id"])["steps"][1].get("undone_usec", 0),
-        30,
-    )
-    assert undone > decision["steps"][1]["end_usec"]
+    assert [name for name, _result in steps(decision)] == ["warn", "throttle", "freeze"]
+    _warn, throttle, freeze = decision["steps"]
+    assert limit == throttle["amount"]
+    assert 0.7 < limit / throttle["memory_before"] < 0.85
+    assert freeze["result"] == "done"
+    assert freeze["memory_before"] > 100 << 20
+    lab.machine.wait_for("it is as before", lambda: not frozen(lab) and high(lab) == 400 << 20, 60)
+    undone_last_first(lab, decision)
     assert lab.machine.active("jailed.service")
     shown = lab.machine.check(f"oomslicectl show {decision['id']}")
     assert "freeze" in shown and "relieved" in shown
@@ -67,40 +72,37 @@ def test_frozen_while_the_pressure_lasts_and_thawed_when_it_is_calm(lab: Lab) ->
 
 
 def test_whoever_ends_the_core_the_frozen_are_thawed_and_limits_put_back(lab: Lab) -> None:
-    jail(lab, "freeze kill@600s", "CooldownSec=10min")
-    grow(lab)
-    lab.machine.wait_for("it stands still", lambda: frozen(lab), 60)
-    # Killed: a successor comes at once, and finds nobody standing still.
+    jail(lab, "throttle:80 freeze@4s kill@600s", "CooldownSec=10min")
+    grow(lab, MemoryHigh="400M")
+
+    def is_held() -> bool:
+        return frozen(lab) and 0 < high(lab) < 200 << 20
+
+    lab.machine.wait_for("it stands still with a lower limit", is_held, 60)
+    # Killed: a successor comes at once, and finds nobody standing still. It begins anew soon: seen from close by.
     core = lab.machine.main_pid("oomslice-core.service")
-    lab.machine.check(f"kill -KILL {core}")
-    lab.machine.wait_for("it is thawed", lambda: not frozen(lab), 30)
+    as_before = f"grep -qx 'frozen 0' {CGROUP}/cgroup.events && grep -qx {400 << 20} {CGROUP}/memory.high"
+    lab.machine.check(f"kill -KILL {core}; for i in $(seq 600); do {as_before} && exit; sleep 0.05; done; exit 1")
+    decision = the_decision(lab, "interrupted")
+    assert [name for name, _result in steps(decision)] == ["throttle", "freeze"]
+    undone_last_first(lab, decision)
     lab.machine.wait_for("oomslice is back", lab.armed, 60, 0.5)
     # The pressure is still there, so is the ladder.
-    lab.machine.wait_for("it stands still again", lambda: frozen(lab), 60)
+    lab.machine.wait_for("it stands still again with a lower limit", is_held, 60)
     lab.machine.check("systemctl stop oomslice-core.socket oomslice-core.service")
-    assert not frozen(lab) and lab.machine.active("jailed.service")
+    assert not frozen(lab) and high(lab) == 400 << 20 and lab.machine.active("jailed.service")
     lab.machine.check("systemctl start oomslice-core.socket oomslice-core.service")
 
 
-def test_throttled_to_a_part_of_what_it_has_and_put_back(lab: Lab) -> None:
-    jail(lab, "throttle:80 kill@25s")
-    grow(lab, max_mb=130, MemoryHigh="400M")
-    limit = lab.machine.wait_for(
-        "its limit is lower", lambda: value if (value := high(lab)) not in (0, 400 << 20) else 0, 60
-    )
-    decision = lab.machine.wait_for("a decision", lambda: next(iter(lab.decisions()), None), 150, 0.5)
-    assert decision is not None
-    assert decision["steps"][0]["step"] == "throttle"
-    assert limit == decision["steps"][0]["amount"]
-    assert 0.7 < limit / decision["steps"][0]["memory_before"] < 0.85
-    lab.machine.check("systemctl restart oomslice-core.service")
-    assert not lab.machine.active("jailed.service") or high(lab) == 400 << 20
+def undone_last_first(lab: Lab, decision: dict[str, Any]) -> None:
+    """Waits until the record says that both steps were undone, in which order."""
 
+    def undone() -> list[int]:
+        times = [step.get("undone_usec", 0) for step in lab.busctl("GetDecision", "s", decision["id"])["steps"][-2:]]
+        return times if all(times) else []
 
-def high(lab: Lab) -> int:
-    """memory.high of the jailed unit; 0 for max, or if the unit is gone."""
-    value = lab.machine.run(f"cat {CGROUP}/memory.high").out.strip()
-    return int(value) if value.isdecimal() else 0
+    throttle, freeze = lab.machine.wait_for("the record says so", undone, 30)
+    assert throttle > freeze > decision["steps"][-1]["end_usec"]
 
 
 def test_reclaim_brings_memory_back_without_harm(lab: Lab) -> None:
@@ -112,6 +114,22 @@ def test_reclaim_brings_memory_back_without_harm(lab: Lab) -> None:
     assert (step["step"], step["result"]) == ("reclaim", "done")
     assert step["amount"] == 64 << 20
     assert lab.machine.active("jailed.service")
+
+
+def test_record_says_in_bytes_what_each_step_gave_back(lab: Lab) -> None:
+    lab.use_swap()
+    files = "/run/oomtest/files"
+    lab.start("full", f"/bin/sh -c 'mkdir {files}; head -c 64M /dev/zero >{files}/zero; exec {HOG} 0 128'")
+    lab.wait_planned(full=0)
+    path = "/sys/fs/cgroup/system.slice/full.service/memory.current"
+    lab.machine.wait_for("it has all", lambda: int(lab.machine.check(f"cat {path}")) >= 192 << 20, 60)
+    for step, least_mb in (f"purge:{files}", 60), ("reclaim:64M", 32), ("kill", 60):
+        lab.machine.check(f"oomslicectl act full.service {step}", timeout=120)
+        decision = lab.decisions()[-1]
+        (done,) = decision["steps"]
+        assert (done["step"], done["result"]) == (step.partition(":")[0], "done")
+        assert done["memory_before"] - done["memory_after"] > least_mb << 20, done
+    assert decision["outcome"] == "freed" and not lab.machine.active("full.service")
 
 
 def test_deaf_to_sigterm_it_is_killed_at_its_time(lab: Lab) -> None:

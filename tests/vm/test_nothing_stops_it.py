@@ -130,6 +130,16 @@ def test_two_hundred_processes_that_allocate(lab: Lab) -> None:
     assert decision["processes"] == 201
 
 
+def test_two_hundred_that_allocate_beside_real_time_processes(lab: Lab) -> None:
+    pid = scene(lab, children=200, important_mb=200)
+    count = "cat /sys/fs/cgroup/system.slice/hog.service/pids.current"
+    lab.machine.wait_for("all are there", lambda: int(lab.machine.check(count)) == 201, 60)
+    trial(lab, pid, "-s", str(SPINNING))
+    # So many that die have a twentieth of the processors, and may be seen dead too late.
+    decision = verdict(lab, outcomes=("freed", "deadline"))
+    assert decision["processes"] == 201
+
+
 def test_no_process_number_left(lab: Lab) -> None:
     pid = scene(lab)
     before = lab.machine.check("cat /proc/sys/kernel/pid_max").strip()

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from .image import REPOSITORY, Image
+from .lab import Lab
 from .machine import Machine
 from .package import package
 
@@ -24,6 +25,7 @@ UNITS = (
     " oomslice-scores.socket"
 )
 UNITS_FOLDER = REPOSITORY / "units"
+SERVICES = "/sys/fs/cgroup/system.slice"
 APT = "DEBIAN_FRONTEND=noninteractive apt-get -y -q"
 
 
@@ -125,7 +127,20 @@ def given(machine: Machine) -> int:
     return int(machine.check("cat /proc/[0-9]*/oom_score_adj 2>/dev/null | grep -cx -- -996; true"))
 
 
-def test_removing_stops_all_and_keeps_the_decisions(bare: Machine) -> None:
+def standing(lab: Lab) -> None:
+    """A service that oomslice has frozen and one that it has throttled."""
+    lab.settle()
+    lab.start_service("standing", 20)
+    lab.start_service("slowed", 40, MemoryHigh="400M")
+    lab.wait_planned(standing=0, slowed=0)
+    lab.machine.check("oomslicectl act standing.service freeze; oomslicectl act slowed.service throttle:90")
+    assert "frozen 1" in lab.machine.check(f"cat {SERVICES}/standing.service/cgroup.events")
+    assert 0 < int(lab.machine.check(f"cat {SERVICES}/slowed.service/memory.high")) < 100 << 20
+
+
+def test_removing_stops_all_keeps_the_decisions_and_leaves_nobody_standing_still(bare: Machine) -> None:
+    lab = Lab(bare)
+    standing(lab)
     # What is shipped protects some that run here.
     assert given(bare) > 0
     # Configuration, as all that is in /etc.
@@ -140,6 +155,10 @@ def test_removing_stops_all_and_keeps_the_decisions(bare: Machine) -> None:
         "test ! -e /run/oomslice/core.sock && test ! -e /run/oomslice/actions.sock && test ! -e /run/oomslice/scores"
     )
     assert given(bare) == 0
+    assert bare.check(f"cat {SERVICES}/standing.service/cgroup.freeze").strip() == "0"
+    assert bare.check(f"cat {SERVICES}/slowed.service/memory.high").strip() == str(400 << 20)
+    assert lab.lives("standing") and lab.lives("slowed")
+    bare.check("systemctl stop standing.service slowed.service")
 
 
 def test_purging_leaves_nothing_but_the_user(bare: Machine) -> None:

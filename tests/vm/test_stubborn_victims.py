@@ -62,19 +62,28 @@ def test_unit_that_forks_on_while_it_is_killed_dies_as_a_whole(lab: Lab) -> None
 
 def test_files_on_a_tmpfs_outlive_whoever_wrote_them_and_the_record_says_so(lab: Lab) -> None:
     lab.drop_in("writer.service", "Priority=-500")
+    lab.drop_in("next.service", "Priority=-100")
     lab.start_service("kept", 100)
+    lab.start_service("bystander", 40)
+    lab.start_hog("next", rate=0, max_mb=150)
     lab.start(
         "writer",
         "/bin/sh -c 'until [ -e /run/oomtest/go ]; do sleep 0.2; done; mkdir -p /tmp/shm;"
         " mount -t tmpfs -o size=2G tmpfs /tmp/shm; dd if=/dev/zero of=/tmp/shm/file bs=1M; sleep 1000'",
     )
-    lab.wait_planned(writer=-500, kept=0)
+    lab.wait_planned(writer=-500, next=-100, kept=0, bystander=0)
     try:
         lab.go()
         lab.wait_until_dead("writer")
         decision = lab.decision_about("writer")
         assert decision["outcome"] == "kept", decision
         assert decision["bytes_freed"] < decision["victim_memory_before"] // 2
+        # Its death has brought back next to nothing, so the next one pays: and nobody after that.
+        lab.wait_until_dead("next")
+        assert lab.decision_about("next")["outcome"] == "freed"
+        assert lab.victims() == ["writer.service", "next.service"]
+        assert lab.lives("kept") and lab.lives("bystander")
+        assert lab.kernel_killed() == 0
     finally:
         lab.machine.run("umount /tmp/shm")
 
