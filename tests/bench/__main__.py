@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """`make bench`: measures on this machine and in the emulated one; prints each figure when it has it, tables at the end.
 
-Exit status 0 only if every figure could be taken. A run takes about half an hour, most of it for 1000 units under
+Exit status 0 only if every figure could be taken. A run takes about forty minutes, most of it for 1000 units under
 emulation; `--native`, `--programs`, `--units 50` or `--runs 1` shorten it.
 """
 

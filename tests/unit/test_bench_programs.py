@@ -83,7 +83,7 @@ def test_figures_are_of_programs_that_ran_and_time_of_samples_in_which_they_did(
     samples = [{"a": first["prekill/judge_end"], "b": Runs()}, {"a": Runs(), "b": Runs()}]
     assert list(run_figures(samples, "at rest")) == [
         Figure("a at rest, runs", "", (2, 0)),
-        Figure("a at rest, a run", "ns", (1000.0,)),
+        Figure("a at rest, a run", "us", (1.0,)),
     ]
 
 
@@ -104,9 +104,9 @@ def test_programs_that_do_nothing_are_compiled(tmp_path: Path) -> None:
 
 
 def test_each_sign_has_the_first_look_after_it_or_none() -> None:
-    written = "begun 0\nsign 100\nlook 140\nsign 200\nsign 300\nlook 350\nsign 400\n"
+    written = "begun\nsign 100\nlook 140 7\nsign 200\nsign 300\nlook 350 8\nsign 400\n"
     looks = looks_of(written)
-    assert looks == [Look(100, 140), Look(200, 0), Look(300, 350), Look(400, 0)]
+    assert looks == [Look(100, 140, 7), Look(200), Look(300, 350, 8), Look(400)]
     assert looks[0].delay_nsec == 40
 
 

@@ -49,9 +49,11 @@ WATCH = f"""{MAPPED}
 ctypes.CDLL(None).mlockall(3)
 os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
 given, open_, out = pulse.signalled_nsec, False, os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-os.write(out, b"begun 0\\n")
+os.write(out, b"begun\\n")
+now = time.monotonic_ns()
 while True:
     time.sleep(0.0005)
+    before, now = now, time.monotonic_ns()
     signalled = pulse.signalled_nsec
     if signalled not in (0, given):
         given, open_ = signalled, True
@@ -59,7 +61,7 @@ while True:
     looked = pulse.beat_nsec
     if open_ and looked >= given:
         open_ = False
-        os.write(out, b"look %d\\n" % looked)
+        os.write(out, b"look %d %d\\n" % (looked, now - before))
 """
 
 
@@ -89,10 +91,14 @@ def only_signs(lab: Lab) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A sign, and when the core looked at the memory after it; CLOCK_MONOTONIC in ns, 0: it did not."""
+    """A sign, and when the core looked at the memory after it; CLOCK_MONOTONIC in ns, 0: it did not.
+
+    For `unseen_nsec` before that was seen nobody had read the page: there may have been a look before, in that time.
+    """
 
     signalled_nsec: int
-    looked_nsec: int
+    looked_nsec: int = 0
+    unseen_nsec: int = 0
 
     @property
     def delay_nsec(self) -> int:
@@ -102,22 +108,18 @@ class Look:
 
 def looks_of(text: str) -> list[Look]:
     """What the watcher wrote."""
-    signs: list[int] = []
-    looks: dict[int, int] = {}
+    looks: list[Look] = []
     for line in text.splitlines():
-        what, nsec = line.split()
+        what, *numbers = line.split()
         if what == "sign":
-            signs.append(int(nsec))
+            looks.append(Look(int(numbers[0])))
         elif what == "look":
-            looks[signs[-1]] = int(nsec)
-    return [Look(sign, looks.get(sign, 0)) for sign in signs]
+            looks[-1] = Look(looks[-1].signalled_nsec, int(numbers[0]), int(numbers[1]))
+    return looks
 
 
 class Watcher:
-    """Notes each sign with the first look after it, in a process inside that reads the page twice in a millisecond.
-
-    A look that another one follows before it reads again is not seen: then it has the later one.
-    """
+    """Notes each sign with the first look after it, in a process inside that reads the page 2000 times a second."""
 
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
