@@ -19,7 +19,7 @@ from pathlib import Path
 from tests.bench.figures import Figure, Report, say
 from tests.vm.image import image
 from tests.vm.lab import Lab
-from tests.vm.machine import Machine, installed_disk
+from tests.vm.machine import Machine, installed_disk, making, turn
 
 PATIENCE = 1800.0
 """Seconds: for what must happen at some time. Reached only by something that hangs."""
@@ -218,8 +218,9 @@ def booted(
 ) -> Iterator[Machine]:
     """A machine with the package, by which the report is called. `kernel` is a short version; None is the oldest, or
     the newest."""
-    base = image(say)
-    disk = installed_disk(base, package, say)
+    with turn(), making():
+        base = image(say)
+        disk = installed_disk(base, package, say)
     say("booting (after whoever has the machine now)")
     with Machine(base, kernel or base.kernels[-1 if newest else 0], disk=disk, memory_mb=memory_mb) as machine:
         system = machine.check(
