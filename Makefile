@@ -42,7 +42,7 @@ deb-lint: setup ## the same, with lintian's opinion of it and of the changes fil
 	@tools/build-deb --lintian
 
 .PHONY: bench
-bench: build ## the figures: times, memory, wakeups; half an hour (BENCH="--units 50 --json FILE": less, and as JSON)
+bench: build ## the figures: times, memory, wakeups; forty minutes (BENCH="--units 50 --json FILE": less, and as JSON)
 	@$(PYTHON) -m tests.bench $(BENCH)
 
 .PHONY: bench-peers

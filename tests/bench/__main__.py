@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """`make bench`: measures on this machine and in the emulated one; prints each figure when it has it, tables at the end.
 
-Exit status 0 only if every figure could be taken. A run takes about half an hour, most of it for 1000 units under
-emulation; `--native`, `--units 50` or `--runs 1` shorten it.
+Exit status 0 only if every figure could be taken. A run takes about forty minutes, most of it for 1000 units under
+emulation; `--native`, `--programs`, `--units 50` or `--runs 1` shorten it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.bench import machine_bench, native
+from tests.bench import machine_bench, native, programs_bench
 from tests.bench.figures import Report, markdown, say
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -33,10 +33,14 @@ def main(arguments: Sequence[str]) -> int:
     )
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--native", action="store_true", help="on this machine only")
-    where.add_argument("--machine", action="store_true", help="in the emulated machine only")
+    where.add_argument("--machine", action="store_true", help="in the emulated machines only")
+    where.add_argument("--programs", action="store_true", help="the BPF programs only, in an emulated machine")
     parser.add_argument("--package", type=Path, help="the .deb to measure (default: built from this tree)")
     parser.add_argument("--runs", type=int, default=5, help="how often what can be repeated is (default: %(default)s)")
-    parser.add_argument("--kernel", help="of the emulated machine, short version (default: the oldest of the image)")
+    parser.add_argument(
+        "--kernel",
+        help="of the emulated machine, short version (default: the oldest of the image; for BPF programs the newest)",
+    )
     parser.add_argument(
         "--units", type=int, nargs="*", default=[50, 1000], help="numbers of units for daemon-reload, ascending"
     )
@@ -48,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
         if options.json:
             options.json.write_text(json.dumps([report.plain() for report in reports], indent=2) + "\n")
 
-    if not options.machine:
+    if not (options.machine or options.programs):
         say("the kill path on this machine, with the shortage simulated")
         reports.append(Report("oomslice-core on this machine, shortage simulated", []))
         reports[-1].take(native.figures(options.runs))
@@ -56,15 +60,13 @@ def main(arguments: Sequence[str]) -> int:
             print("Not measured natively: there is no cgroup v2 mount here.", flush=True)
         write_json()
     if not options.native:
+        package = options.package or built_package()
+        if not options.programs:
+            reports.append(Report("", []))
+            units = sorted(options.units)
+            machine_bench.measure(reports[-1], package, options.kernel, options.runs, units, write_json)
         reports.append(Report("", []))
-        machine_bench.measure(
-            reports[-1],
-            options.package or built_package(),
-            options.kernel,
-            options.runs,
-            sorted(options.units),
-            write_json,
-        )
+        programs_bench.measure(reports[-1], package, options.kernel, options.runs, write_json)
         write_json()
     print()
     for report in reports:

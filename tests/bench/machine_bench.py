@@ -13,13 +13,13 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tests.bench.figures import Figure, Report, say
 from tests.vm.image import image
 from tests.vm.lab import Lab
-from tests.vm.machine import CommandError, Machine, installed_disk
+from tests.vm.machine import Machine, installed_disk, making, turn
 
 PATIENCE = 1800.0
 """Seconds: for what must happen at some time. Reached only by something that hangs."""
@@ -212,20 +212,44 @@ def _set_priority(machine: Machine, priority: int) -> None:
     )
 
 
-def measure(
-    report: Report, package: Path, kernel: str | None, runs: int, units: Sequence[int], taken: Callable[[], None]
-) -> None:
-    """All figures into `report`; calls `taken` after each part. `kernel` is a short version, None for the oldest."""
-    base = image(say)
-    disk = installed_disk(base, package, say)
+@contextlib.contextmanager
+def booted(
+    report: Report, package: Path, kernel: str | None, *, memory_mb: int = 1024, newest: bool = False
+) -> Iterator[Machine]:
+    """A machine with the package, by which the report is called. `kernel` is a short version; None is the oldest, or
+    the newest."""
+    with turn(), making():
+        base = image(say)
+        disk = installed_disk(base, package, say)
     say("booting (after whoever has the machine now)")
-    with Machine(base, kernel or base.kernels[0], disk=disk, memory_mb=2048) as machine:
+    with Machine(base, kernel or base.kernels[-1 if newest else 0], disk=disk, memory_mb=memory_mb) as machine:
         system = machine.check(
             ". /etc/os-release; "
             "echo $PRETTY_NAME, Linux $(uname -r), systemd $(systemctl --version | awk 'NR==1{print $2}')"
         ).strip()
-        report.title = f"{package.name} in an emulated machine: {system}, 2 processors, 2 GiB, no swap"
+        size = f"{memory_mb / 1024:g} GiB"
+        report.title = f"{package.name} in an emulated machine: {system}, 2 processors, {size}, no swap"
         say(report.title)
+        yield machine
+
+
+def take_parts(report: Report, parts: Mapping[str, Iterator[Figure]], taken: Callable[[], None]) -> None:
+    """The figures of all parts into `report`; calls `taken` after each."""
+    for name, part in parts.items():
+        try:
+            report.take(part)
+        except AssertionError as error:  # CommandError is one
+            # The other figures are worth having all the same.
+            say(str(error))
+            report.take([Figure(f"(broken off: {name})", "", ())])
+        taken()
+
+
+def measure(
+    report: Report, package: Path, kernel: str | None, runs: int, units: Sequence[int], taken: Callable[[], None]
+) -> None:
+    """All figures into `report`; calls `taken` after each part. `kernel` is a short version, None for the oldest."""
+    with booted(report, package, kernel, memory_mb=2048) as machine:
         machine.put("/etc/systemd/system/low.slice.d/50-oomslice.conf", "[X-OOMSlice]\nPriority=-200\n")
         machine.check("systemctl daemon-reload", timeout=PATIENCE)
         parts = {
@@ -237,11 +261,4 @@ def measure(
         }
         for before, more in zip([0, *units], units, strict=False):
             parts[f"reloads with {more} units"] = reloads(machine, more, before, runs)
-        for name, part in parts.items():
-            try:
-                report.take(part)
-            except CommandError as error:
-                # The other figures are worth having all the same.
-                say(str(error))
-                report.take([Figure(f"(broken off: {name})", "", ())])
-            taken()
+        take_parts(report, parts, taken)

@@ -3,76 +3,28 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from .lab import Lab
+from .pulse import DEAF_NSEC, look, only_signs, watcher
 from .test_bpf import carriers, status
 
-WITHOUT_FAULTS = "/etc/systemd/system/oomslice-core.service.d/50-test.conf"
 ASKED = 3
 """As in core/sign.h."""
-DEAF = "machine:\n  sign: full 450ms/500ms\n"
-"""Pressure figures that come too late for any sign."""
 POKE = "systemctl kill -s STOP oomslice-core.service; systemctl kill -s CONT oomslice-core.service"
 """Ends the core's wait, and so is a turn, for which nobody has to connect."""
-LOOK = """
-import json, mmap, struct, sys, time
-from oomslice._core import ffi, lib
-shared = "/run/oomslice/bpf/shared/map-"
-fd = lib.oomslice_pinned_open((shared + "pulse").encode())
-page = mmap.mmap(fd, mmap.PAGESIZE)
-pulse = ffi.cast("struct oomslice_pulse *", ffi.from_buffer(page))
-ring = lib.oomslice_pinned_open((shared + "signs").encode())
-consumer = struct.unpack_from("=Q", mmap.mmap(ring, mmap.PAGESIZE, prot=mmap.PROT_READ))[0]
-data = mmap.mmap(ring, 3 * mmap.PAGESIZE, prot=mmap.PROT_READ, offset=mmap.PAGESIZE)
-produced = struct.unpack_from("=Q", data)[0]
-signs = []
-for at in range(max(0, produced - 4096 + 32), produced, 32):
-    signs.append(struct.unpack_from("=8xI4xQQ", data, mmap.PAGESIZE + at % 4096))
-for _ in range(int(sys.argv[1]) if len(sys.argv) > 1 else 0):
-    time.sleep(0.05)
-    pulse.asked_nsec = time.monotonic_ns()
-names = ("asked_nsec", "beat_nsec", "busy_until_nsec", "quiet_until_nsec", "available_min", "available_watch")
-print(json.dumps({**{name: getattr(pulse, name) for name in names}, "unread": produced - consumer, "signs": signs}))
-"""
-
-
-def look(lab: Lab) -> dict[str, Any]:
-    """What the programs and the core share: fields of the pulse, bytes of the ring that were not read, and the last
-    signs as kind, CLOCK_MONOTONIC in ns and what they took for available."""
-    lab.machine.put("/run/oomtest/look.py", LOOK)
-    seen: dict[str, Any] = json.loads(lab.machine.check("python3 /run/oomtest/look.py"))
-    return seen
 
 
 def has_pulse(lab: Lab) -> bool:
     return "pulse" in lab.property("State")["CoreFeatures"]
 
 
-@contextlib.contextmanager
-def only_signs(lab: Lab) -> Iterator[None]:
-    """A core that neither page faults nor pressure wake in time."""
-    lab.write(WITHOUT_FAULTS, "[Service]\nCapabilityBoundingSet=~CAP_PERFMON CAP_SYS_ADMIN\n")
-    lab.configure(DEAF)
-    try:
-        lab.machine.check("systemctl daemon-reload; systemctl restart oomslice-core.service", timeout=120)
-        lab.settle()
-        assert "page-faults" in lab.property("State")["CoreFeaturesMissing"]
-        yield
-    finally:
-        lab.machine.check(
-            f"rm {WITHOUT_FAULTS}; systemctl daemon-reload; systemctl restart oomslice-core.service", timeout=120
-        )
-
-
 def grow(lab: Lab, name: str, *, rate: int, options: str = "") -> dict[str, Any]:
-    """A hog that grows until it is chosen; the decision, with the time of the sign that woke the core for it."""
+    """A hog that grows until it is chosen; the decision, with the number of "signs" meanwhile and "sign_usec", the time
+    of the last of them before the trigger, which woke the core for it; 0: there was none."""
     lab.drop_in(f"{name}.service", "Priority=-100")
     kept = f"kept-by-{name}"
     lab.start_service(kept, 100)
@@ -86,12 +38,14 @@ def grow(lab: Lab, name: str, *, rate: int, options: str = "") -> dict[str, Any]
     assert lab.lives(kept)
     lab.machine.check(f"systemctl stop {kept}.service")
     signs = status(lab)["signs"]["hits"] - hits
-    kinds = [kind for kind, _nsec, _available in look(lab)["signs"][-signs:]] if signs else []
+    given = look(lab)["signs"][-signs:] if signs else []
+    kinds = [kind for kind, _nsec, _available in given]
+    times = [nsec // 1000 for _kind, nsec, _available in given if nsec // 1000 <= decision["trigger_usec"]]
     print(
         f"\n{name}: decided with {decision['memory_available'] / decision['memory_total']:.2%} available,"
         f" {signs} signs {kinds}, {lab.property('State')['CoreWakeups'] - before} wakeups"
     )
-    return {**decision, "signs": signs}
+    return {**decision, "signs": signs, "sign_usec": max(times, default=0)}
 
 
 @pytest.mark.both_kernels
@@ -124,6 +78,17 @@ def test_growth_into_page_cache_is_noticed_by_the_kernels_sign_alone(lab: Lab) -
         decision = grow(lab, "cached", rate=60)
         assert decision["signs"] > 0
         assert decision["memory_available"] >= 0.03 * decision["memory_total"]
+
+
+@pytest.mark.both_kernels
+def test_core_looks_after_each_sign_before_pressure_could_have_told_it(lab: Lab) -> None:
+    with only_signs(lab), watcher(lab) as watch:
+        lab.machine.check("dd if=/dev/vda of=/dev/null bs=1M count=900 status=none", timeout=300)
+        decision = grow(lab, "seen", rate=60)
+        looks = watch.looks()
+    print(f"\nfrom sign to look: {[f'{one.delay_nsec / 1e6:.2f} ms' for one in looks]}")
+    assert looks and decision["sign_usec"] in [one.signalled_nsec // 1000 for one in looks]
+    assert all(one.signalled_nsec < one.looked_nsec < one.signalled_nsec + DEAF_NSEC for one in looks), looks
 
 
 @pytest.mark.both_kernels
