@@ -42,9 +42,23 @@ def the_decision(lab: Lab, outcome: str) -> dict[str, Any]:
     return lab.machine.wait_for(f'a decision that ends as "{outcome}"', find, 90, 0.5)  # type: ignore[return-value]
 
 
+def told(lab: Lab, decision: str) -> list[tuple[str, ...]]:
+    """What the bus was told of a decision for the jail, until the pressure ended for the first time."""
+    found: list[tuple[str, ...]] = []
+    for event in lab.heard("PressureBegan", "StepTaken", "PressureEnded"):
+        if event.get("domain") == "jail.slice":
+            found.append((event["event"], event["domain"]))
+        elif event.get("decision") == decision:
+            found.append((event["event"], event["unit"], event["step"], event["result"]))
+        if event["event"] == "PressureEnded" and found[-1:] == [("PressureEnded", "jail.slice")]:
+            break
+    return found
+
+
 def test_frozen_while_the_pressure_lasts_and_thawed_when_it_is_calm(lab: Lab) -> None:
     jail(lab, "warn freeze kill@120s")
     lab.start_service("outsider", 50)
+    lab.hear()
     grow(lab)
     lab.machine.wait_for("it stands still", lambda: frozen(lab), 60)
     decision = the_decision(lab, "relieved")
@@ -59,6 +73,11 @@ def test_frozen_while_the_pressure_lasts_and_thawed_when_it_is_calm(lab: Lab) ->
         30,
     )
     assert undone > decision["steps"][1]["end_usec"]
+    assert told(lab, decision["id"]) == [
+        ("PressureBegan", "jail.slice"),
+        *(("StepTaken", "jailed.service", *step) for step in steps(decision)),
+        ("PressureEnded", "jail.slice"),
+    ]
     assert lab.machine.active("jailed.service")
     shown = lab.machine.check(f"oomslicectl show {decision['id']}")
     assert "freeze" in shown and "relieved" in shown
@@ -68,6 +87,7 @@ def test_frozen_while_the_pressure_lasts_and_thawed_when_it_is_calm(lab: Lab) ->
 
 def test_whoever_ends_the_core_the_frozen_are_thawed_and_limits_put_back(lab: Lab) -> None:
     jail(lab, "freeze kill@600s", "CooldownSec=10min")
+    lab.hear()
     grow(lab)
     lab.machine.wait_for("it stands still", lambda: frozen(lab), 60)
     # Killed: a successor comes at once, and finds nobody standing still.
@@ -75,6 +95,15 @@ def test_whoever_ends_the_core_the_frozen_are_thawed_and_limits_put_back(lab: La
     lab.machine.check(f"kill -KILL {core}")
     lab.machine.wait_for("it is thawed", lambda: not frozen(lab), 30)
     lab.machine.wait_for("oomslice is back", lab.armed, 60, 0.5)
+
+    def came_and_went() -> list[tuple[bool, str]]:
+        carriers = [event for event in lab.heard("CarrierChanged") if event["name"] == "core"]
+        return [(event["active"], event["detail"]) for event in carriers] if len(carriers) > 1 else []
+
+    assert lab.machine.wait_for("the bus is told", came_and_went, 30, 0.5) == [
+        (False, "oomslice-core is not running"),
+        (True, "armed"),
+    ]
     # The pressure is still there, so is the ladder.
     lab.machine.wait_for("it stands still again", lambda: frozen(lab), 60)
     lab.machine.check("systemctl stop oomslice-core.socket oomslice-core.service")
