@@ -246,7 +246,7 @@ class Lab:
         """The answer of org.oomslice1.Manager as plain Python values. `arguments` are the method and what it takes."""
         words = " ".join(shlex.quote(argument) for argument in arguments)
         text = self.machine.check(
-            f"busctl --system --json=short call org.oomslice1 /org/oomslice1 org.oomslice1.Manager {words}"
+            f"busctl --system --json=short -- call org.oomslice1 /org/oomslice1 org.oomslice1.Manager {words}"
         )
         return plain(json.loads(text)["data"][0])
 

@@ -256,9 +256,9 @@ def test_systemd_takes_a_kill_for_what_it_is(lab: Lab) -> None:
 
 
 FLOOD = Path(__file__).with_name("programs") / "flood.py"
-CALLS_PER_SEC = 150
-"""At least. An emulated machine took 619 to 961 a second while memory was short (docs/benchmarks.md), and may be busy
-with other things."""
+CALLS_PER_SEC = 100
+"""At least. An emulated machine took 384 to 961 a second while memory was short (docs/benchmarks.md); the host may be
+busier still."""
 
 
 def milliseconds(decision: dict[str, Any]) -> list[float]:

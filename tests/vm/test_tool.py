@@ -13,11 +13,14 @@ SEEN = Path(__file__).resolve().parents[2] / ".cache" / "vm" / "top.typescript"
 """What top wrote to a terminal of 110 x 30 during a shortage: tools/screenshot makes a picture of it."""
 
 LATE = """
+mkfifo /run/oomtest/never; exec 3<>/run/oomtest/never
 available() { while read -r name kib _; do [ $name = MemAvailable: ] && break; done </proc/meminfo; }
-until available; [ $kib -lt $(($2 + 12288)) ]; do sleep 0.05; done; kill -STOP $1
-until available; [ $kib -lt $(($2 - 8192)) ]; do sleep 0.05; done; sleep 1.5; kill -CONT $1
+: >/run/oomtest/go
+until available; [ $kib -lt $(($2 + 24576)) ]; do read -t 0.02 -u 3; done; kill -STOP $1
+until available; [ $kib -lt $(($2 - 4096)) ]; do read -t 0.02 -u 3; done; read -t 1 -u 3; kill -CONT $1
 """
-"""Has a core stand still while memory gets short, and for some looks of a recorder: a kill is over within one."""
+"""Lets a hog go and has a core stand still while memory gets short, and for some looks of a recorder: a kill is over
+within one. Begins no process meanwhile, which would take as long."""
 
 
 def checks(lab: Lab) -> dict[str, dict[str, Any]]:
@@ -117,7 +120,6 @@ def test_what_is_simulated_and_replayed_is_what_happens(lab: Lab) -> None:
     lab.start("writes", "oomslicectl record --interval 0.2 /run/oomtest/trace.gz")
     lab.machine.wait_for("the trace begins", lambda: lab.machine.run("test -s /run/oomtest/trace.gz").rc == 0, 30)
     limit = json.loads(lab.machine.check("oomslicectl top --json"))["memory_available_limit"]
-    lab.go()
     core = lab.machine.main_pid("oomslice-core.service")
     lab.machine.check(f"bash -c '{LATE}' late {core} {limit >> 10}", timeout=120)
     lab.wait_until_dead("hog")
