@@ -13,6 +13,7 @@ from typing import Any
 
 from .machine import CommandError, Machine
 
+EVENTS = "/run/oomtest/events"
 HOG = "/opt/vmtest/hog"
 SERVICE = "/opt/vmtest/service"
 OOMD = "systemd-oomd.service systemd-oomd.socket"
@@ -21,6 +22,10 @@ SETTLED_MB = 64
 AHEAD_MB = 320
 """A hog grows as fast as it can until no more than this is available. That is a third more than from where on the core
 watches (a quarter of the machine), so all that a scenario is about comes after it, at the hog's own rate."""
+RESTART_SEC = 15
+"""A service that is started anew waits so long: time to look at it while it is dead."""
+OOM_KILLED = {"Result": "oom-kill", "NRestarts": "1", "ActiveState": "active", "OnFailure": "started"}
+"""Lab.fate() of a service that systemd-oomd killed, and so of one that oomslice killed."""
 
 
 class Lab:
@@ -129,6 +134,39 @@ class Lab:
         self._units.append(unit)
         self.machine.start_service(unit, command, slice=slice, **properties)
 
+    def start_again(self, unit: str, command: str, *, slice: str = "system.slice", **properties: str) -> None:
+        """Start a service that systemd starts again if it fails: `command` is its first life, then it only waits."""
+        self.write(
+            "/etc/systemd/system/failed@.service",
+            "[Service]\nType=oneshot\nExecStart=/usr/bin/touch /run/oomtest/failed-%i\n",
+        )
+        self.start(
+            unit,
+            f"/bin/sh -c 'mkdir /run/oomtest/lived-{unit} && exec {command}; exec sleep 1000'",
+            slice=slice,
+            Restart="on-failure",
+            RestartSec=f"{RESTART_SEC}s",
+            OnFailure=f"failed@{unit}.service",
+            OOMPolicy="stop",
+            **properties,
+        )
+
+    def fate(self, unit: str, timeout: float = 120.0) -> dict[str, str]:
+        """What systemd made of the death of a service of start_again(): see OOM_KILLED. Waits until it is back."""
+
+        def died() -> str:
+            found = self.machine.properties(unit, "SubState", "Result")
+            return found["Result"] if found["SubState"].startswith("auto-restart") else ""
+
+        result = self.machine.wait_for(f"{unit} has failed", died, timeout, 0.2)
+        self.machine.wait_for(f"{unit} is back", lambda: self.machine.active(unit), RESTART_SEC + 60, 0.5)
+        told = self.machine.run(f"test -e /run/oomtest/failed-{unit}").rc == 0
+        return {
+            "Result": result,
+            **self.machine.properties(unit, "NRestarts", "ActiveState"),
+            "OnFailure": "started" if told else "not started",
+        }
+
     def adopt(self, unit: str) -> None:
         """A unit that something else starts is stopped after the scenario, too."""
         self._units.append(unit)
@@ -208,7 +246,7 @@ class Lab:
         """The answer of org.oomslice1.Manager as plain Python values. `arguments` are the method and what it takes."""
         words = " ".join(shlex.quote(argument) for argument in arguments)
         text = self.machine.check(
-            f"busctl --system --json=short call org.oomslice1 /org/oomslice1 org.oomslice1.Manager {words}"
+            f"busctl --system --json=short -- call org.oomslice1 /org/oomslice1 org.oomslice1.Manager {words}"
         )
         return plain(json.loads(text)["data"][0])
 
@@ -218,6 +256,22 @@ class Lab:
             f"busctl --system --json=short get-property org.oomslice1 /org/oomslice1 org.oomslice1.Manager {name}"
         )
         return plain(json.loads(text)["data"])
+
+    def hear(self) -> None:
+        """Have oomslicectl note what oomslice tells from now on, for heard()."""
+        self.start("hears", "oomslicectl monitor --json", StandardOutput=f"file:{EVENTS}")
+        pid = self.machine.main_pid("hears.service")
+        self.machine.wait_for(
+            "somebody hears",
+            lambda: f" {pid} " in self.machine.check("busctl --system --no-legend list --unique"),
+            60,
+            0.5,
+        )
+
+    def heard(self, *names: str) -> list[dict[str, Any]]:
+        """Events of these names since hear(), in order."""
+        events = [json.loads(line) for line in self.machine.check(f"cat {EVENTS}").splitlines()]
+        return [event for event in events if event["event"] in names]
 
     def armed(self) -> bool:
         """Whether the daemon answers and the core has its newest plan."""

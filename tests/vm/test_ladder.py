@@ -48,9 +48,23 @@ def the_decision(lab: Lab, outcome: str) -> dict[str, Any]:
     return lab.machine.wait_for(f'a decision that ends as "{outcome}"', find, 90, 0.5)  # type: ignore[return-value]
 
 
+def told(lab: Lab, decision: str) -> list[tuple[str, ...]]:
+    """What the bus was told of a decision for the jail, until the pressure ended for the first time."""
+    found: list[tuple[str, ...]] = []
+    for event in lab.heard("PressureBegan", "StepTaken", "PressureEnded"):
+        if event.get("domain") == "jail.slice":
+            found.append((event["event"], event["domain"]))
+        elif event.get("decision") == decision:
+            found.append((event["event"], event["unit"], event["step"], event["result"]))
+        if event["event"] == "PressureEnded" and found[-1:] == [("PressureEnded", "jail.slice")]:
+            break
+    return found
+
+
 def test_throttled_and_frozen_while_the_pressure_lasts_and_both_undone_when_it_is_calm(lab: Lab) -> None:
     jail(lab, "warn throttle:80 freeze@4s kill@120s")
     lab.start_service("outsider", 50)
+    lab.hear()
     grow(lab, MemoryHigh="400M")
     limit = lab.machine.wait_for("its limit is lower", lambda: value if (value := high(lab)) < 400 << 20 else 0, 60)
     lab.machine.wait_for("it stands still", lambda: frozen(lab), 60)
@@ -64,6 +78,11 @@ def test_throttled_and_frozen_while_the_pressure_lasts_and_both_undone_when_it_i
     assert freeze["memory_before"] > 100 << 20
     lab.machine.wait_for("it is as before", lambda: not frozen(lab) and high(lab) == 400 << 20, 60)
     undone_last_first(lab, decision)
+    assert told(lab, decision["id"]) == [
+        ("PressureBegan", "jail.slice"),
+        *(("StepTaken", "jailed.service", *step) for step in steps(decision)),
+        ("PressureEnded", "jail.slice"),
+    ]
     assert lab.machine.active("jailed.service")
     shown = lab.machine.check(f"oomslicectl show {decision['id']}")
     assert "freeze" in shown and "relieved" in shown
@@ -73,6 +92,7 @@ def test_throttled_and_frozen_while_the_pressure_lasts_and_both_undone_when_it_i
 
 def test_whoever_ends_the_core_the_frozen_are_thawed_and_limits_put_back(lab: Lab) -> None:
     jail(lab, "throttle:80 freeze@4s kill@600s", "CooldownSec=10min")
+    lab.hear()
     grow(lab, MemoryHigh="400M")
 
     def is_held() -> bool:
@@ -87,6 +107,15 @@ def test_whoever_ends_the_core_the_frozen_are_thawed_and_limits_put_back(lab: La
     assert [name for name, _result in steps(decision)] == ["throttle", "freeze"]
     undone_last_first(lab, decision)
     lab.machine.wait_for("oomslice is back", lab.armed, 60, 0.5)
+
+    def came_and_went() -> list[tuple[bool, str]]:
+        carriers = [event for event in lab.heard("CarrierChanged") if event["name"] == "core"]
+        return [(event["active"], event["detail"]) for event in carriers] if len(carriers) > 1 else []
+
+    assert lab.machine.wait_for("the bus is told", came_and_went, 30, 0.5) == [
+        (False, "oomslice-core is not running"),
+        (True, "armed"),
+    ]
     # The pressure is still there, so is the ladder.
     lab.machine.wait_for("it stands still again with a lower limit", is_held, 60)
     lab.machine.check("systemctl stop oomslice-core.socket oomslice-core.service")

@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from .lab import HOG, Lab
+from .lab import HOG, OOM_KILLED, Lab
+from .test_ladder import grow, jail
 
 NEEDED = (
     "init.scope",
@@ -53,8 +54,14 @@ ManagedOOMMemoryPressureDurationSec=1s
 """
 
 
-def test_what_systemd_oomd_kills_is_in_the_list_with_what_oomslice_killed(lab: Lab) -> None:
+def test_what_systemd_oomd_kills_is_in_the_list_with_what_oomslice_and_the_kernel_killed(lab: Lab) -> None:
     machine = lab.machine
+    lab.kernel_alone()
+    jail(lab, "kill", limits="MemoryHigh=60M\nMemorySwapMax=0")
+    grow(lab)
+    lab.wait_until_dead("jailed")
+    lab.start_hog("limited", rate=60, max_mb=200, MemoryMax="80M", MemorySwapMax="0")
+    lab.wait_until_dead("limited")
     # It acts on pressure only where pages are reclaimed meanwhile, which without swap those of the hog are not.
     lab.use_swap()
     lab.write("/etc/systemd/system/theirs.slice", STALLING)
@@ -69,13 +76,23 @@ def test_what_systemd_oomd_kills_is_in_the_list_with_what_oomslice_killed(lab: L
             60,
             0.5,
         )
-        lab.start("stalls", f"{HOG} 20 4000", slice="theirs.slice", MemoryHigh="24M")
+        lab.start_again("stalls", f"{HOG} 20 4000", slice="theirs.slice", MemoryHigh="24M")
+        assert lab.fate("stalls", timeout=180) == OOM_KILLED
+        machine.check("systemctl stop stalls.service")
         decision = lab.decision_about("stalls", timeout=180)
         assert (decision["carrier"], decision["outcome"]) == ("systemd-oomd", "killed-by-oomd")
         assert (decision["domain"], decision["victim_priority"]) == ("theirs.slice", -5)
         assert decision["extra"]["reason"] == "memory-pressure"
         assert decision["victim_cgroup_id"] > 0
-        machine.wait_for("it is dead", lambda: not machine.active("stalls"), 60, 0.5)
+        # One list for all who kill, in the order of time.
+        decisions = lab.decisions()
+        assert [(one["victim"], one["carrier"], one["outcome"]) for one in decisions] == [
+            ("jailed.service", "core", "freed"),
+            ("limited.service", "kernel", "killed-by-kernel"),
+            ("stalls.service", "systemd-oomd", "killed-by-oomd"),
+        ]
+        times = [one["realtime_usec"] for one in decisions]
+        assert times == sorted(times) and times[0] >= lab.started_usec
         shown = machine.check("oomslicectl decisions; oomslicectl show")
         assert "systemd-oomd chose by its own rules" in shown and "killed-by-oomd" in shown
         # While oomsliced is not there, its signal is heard by nobody. The journal has it.
@@ -93,7 +110,7 @@ def test_what_systemd_oomd_kills_is_in_the_list_with_what_oomslice_killed(lab: L
         machine.check("systemctl restart oomsliced.service")
         machine.wait_for("oomslice is armed", lab.armed, 120, 0.5)
         time.sleep(15)
-        assert sorted(lab.victims()) == ["stalls.service", "stalls2.service"]
+        assert lab.victims() == ["jailed.service", "limited.service", "stalls.service", "stalls2.service"]
         (carrier,) = [one for one in lab.property("Carriers") if one["Name"] == "systemd-oomd"]
         assert not carrier["LastError"], carrier
     finally:
