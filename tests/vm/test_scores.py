@@ -181,7 +181,6 @@ def test_new_units_have_their_values_while_oomsliced_stands_still(lab: Lab) -> N
         for unit, slice in (("young", "batch.slice"), ("deep", "batch-deep.slice"), ("plain", "system.slice")):
             lab.start(f"{unit}.service", two, slice=slice)
         lab.start("own.service", two, slice="batch.slice", OOMScoreAdjust="300")
-        lab.start("same.service", two, slice="batch.slice", OOMScoreAdjust="1000")
         lab.start("delegated.service", two, slice="batch.slice", Delegate="yes")
         machine.check("systemctl restart guard.service")
         for unit in ("young", "deep", "delegated"):
