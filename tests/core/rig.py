@@ -8,6 +8,7 @@ controller (a hybrid hierarchy) every metric is 0. /proc/meminfo is a file of th
 from __future__ import annotations
 
 import array
+import fcntl
 import mmap
 import os
 import signal
@@ -198,9 +199,7 @@ class Core:
         names = ["core.sock", *(name for name, _fd in self.manager.store)]
         fds = [self.listener.fileno(), *(fd for _name, fd in self.manager.store)]
         # Where it is certain that nothing is in the way of 3, 4, ...
-        copies = [os.dup(fd) for fd in fds]
-        for _ in range(16):
-            copies = [os.dup(fd) for fd in copies]
+        copies = [fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in fds]
         moves = " ".join(f"{3 + index}<&{fd}" for index, fd in enumerate(copies))
         closes = " ".join(f"{fd}<&-" for fd in copies)
         script = f'exec {moves}; exec {closes}; LISTEN_PID=$$ exec "$0" "$@"'
@@ -272,7 +271,7 @@ class Records:
         lib.oomslice_ring_release(self.address, copy.sequence)
         return copy
 
-    def wait(self, seconds: float = 10) -> Any:
+    def wait(self, seconds: float = 60) -> Any:
         found: list[Any] = []
 
         def look() -> bool:

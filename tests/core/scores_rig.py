@@ -63,6 +63,12 @@ def keep(mount: Path, directory: Path) -> str:
     return f"keep {directory.stat().st_ino} /{directory.relative_to(mount)}\n"
 
 
+def has_packet(connection: socket.socket) -> bool:
+    poll = select.poll()  # no matter how large its number is
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(0))
+
+
 class ScoresProcess:
     """A running oomslice-scores, connected."""
 
@@ -114,7 +120,7 @@ class ScoresProcess:
     def table(self, *lines: str) -> dict[str, str]:
         """Puts a table in force."""
         # What it has said of units that came meanwhile is no answer to this.
-        while select.select([self.socket], [], [], 0)[0] and self.answer():
+        while has_packet(self.socket) and self.answer():
             pass
         self.send(*sorted(lines, key=lambda item: int(item.split()[1])))
         return self.answer()

@@ -25,8 +25,9 @@ def scene(programs: Callable[[str], Path], mount: Path, tmp_path: Path) -> Itera
 
 def resident(scene: Scene) -> int:
     """Bytes of RAM that the core really has."""
-    status = Path(f"/proc/{scene.core.pid}/status").read_text(encoding="ascii")
-    return int(re.findall(r"^VmRSS:\s+(\d+)", status, re.M)[0]) * 1024
+    # VmRSS in status may be off by what each processor has not added to it yet.
+    rollup = Path(f"/proc/{scene.core.pid}/smaps_rollup").read_text(encoding="ascii")
+    return int(re.findall(r"^Rss:\s+(\d+)", rollup, re.M)[0]) * 1024
 
 
 def held(scene: Scene) -> int:
