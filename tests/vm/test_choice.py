@@ -41,7 +41,7 @@ def test_service_ten_times_the_hogs_size_lives_and_the_hog_is_smaller_at_every_m
 
 def test_protected_service_lives_though_the_victim_is_a_tenth_of_it(lab: Lab) -> None:
     lab.drop_in("big.service", "Protect=yes")
-    lab.start_service("big", 600)
+    lab.start_service("big", 520)
     lab.start_service("bystander", 60)
     lab.wait_planned(bystander=0)
     lab.machine.wait_for("big is protected", lambda: lab.slice("big.service").get("Protect"), 60)

@@ -16,7 +16,7 @@ LATE = """
 mkfifo /run/oomtest/never; exec 3<>/run/oomtest/never
 available() { while read -r name kib _; do [ $name = MemAvailable: ] && break; done </proc/meminfo; }
 : >/run/oomtest/go
-until available; [ $kib -lt $(($2 + 24576)) ]; do read -t 0.02 -u 3; done; kill -STOP $1
+until available; [ $kib -lt $(($2 + 61440)) ]; do read -t 0.02 -u 3; done; kill -STOP $1
 until available; [ $kib -lt $(($2 - 4096)) ]; do read -t 0.02 -u 3; done; read -t 1 -u 3; kill -CONT $1
 """
 """Lets a hog go and has a core stand still while memory gets short, and for some looks of a recorder: a kill is over
