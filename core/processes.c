@@ -18,7 +18,7 @@
 static void append(struct oomslice_processes *processes, int32_t pid) {
         /* The kernel shows processes of an outer PID namespace as 0: they cannot be named from here. */
         processes->total++;
-        if (pid > 0 && processes->count < OOMSLICE_PROCESSES_MAX)
+        if (processes->total > processes->skip && pid > 0 && processes->count < OOMSLICE_PROCESSES_MAX)
                 processes->pids[processes->count++] = pid;
 }
 

@@ -11,6 +11,7 @@ enum oomslice_processes_limit {
 };
 
 struct oomslice_processes {
+        uint32_t skip;  /* so many of them are passed over first */
         uint32_t total; /* how many there are */
         uint32_t count; /* how many are listed */
         int32_t pids[OOMSLICE_PROCESSES_MAX];

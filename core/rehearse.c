@@ -117,7 +117,7 @@ static void write_and_mark(void) {
 }
 
 void oomslice_rehearse(int root_fd) {
-        struct oomslice_processes processes;
+        struct oomslice_processes processes = {};
         char text[OOMSLICE_NUMBER_SIZE];
 
         oomslice_machine_read(oomslice_moment_now());
@@ -133,7 +133,7 @@ void oomslice_rehearse(int root_fd) {
 void oomslice_rehearse_plan(const struct oomslice_force *force) {
         struct oomslice_sample *sample = oomslice_sample_take(force, 0, never_tried, NULL);
         struct oomslice_psi_trigger_figures figures;
-        struct oomslice_processes processes;
+        struct oomslice_processes processes = {};
 
         for (uint32_t i = 0; i < force->plan.header->domains_count; i++)
                 if (force->domains[i].figures_fd >= 0)

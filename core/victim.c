@@ -16,12 +16,12 @@
 #include "kill.h"
 #include "reaper.h"
 
-enum { ROUNDS = 64 };
+enum { ROUNDS = 256 };
 
 int oomslice_victim_check(const struct oomslice_held *held, struct oomslice_processes *processesp) {
         int r;
 
-        processesp->total = processesp->count = 0;
+        processesp->skip = processesp->total = processesp->count = 0;
         if (held->procs < 0)
                 return OOMSLICE_VICTIM_GONE;
         r = oomslice_processes_list(held->procs, processesp);
@@ -37,14 +37,13 @@ int oomslice_victim_check(const struct oomslice_held *held, struct oomslice_proc
  */
 static int signal_round(const struct oomslice_held *held, const struct oomslice_processes *before,
                         const struct oomslice_processes *known, int signal, uint32_t serial) {
-        struct oomslice_processes now;
+        struct oomslice_processes now = {.skip = before->skip};
         int pidfds[OOMSLICE_PROCESSES_MAX], killed = 0, error = 0;
 
         for (uint32_t i = 0; i < before->count; i++)
                 pidfds[i] = oomslice_processes_has(known, before->pids[i])
                                     ? -ESRCH
                                     : oomslice_pidfd_open(before->pids[i]);
-        now.total = now.count = 0;
         (void)oomslice_processes_list(held->procs, &now);
         oomslice_processes_list_below(held->directory, &now);
         for (uint32_t i = 0; i < before->count; i++) {
@@ -68,14 +67,18 @@ static int signal_round(const struct oomslice_held *held, const struct oomslice_
         return killed > 0 ? killed : error;
 }
 
-/* Rounds until nobody new appears: a process may fork until its own signal reaches it. */
+/*
+ * Rounds until nobody new appears: a process may fork until its own signal reaches it. Where there are more than a list
+ * holds, those behind are come to also while those in front, who have the signal, have not got a processor to die on.
+ */
 int oomslice_victim_kill_each(const struct oomslice_held *held, struct oomslice_processes *processes,
                               uint32_t serial) {
-        struct oomslice_processes round, known; /* not static: two threads may come here */
+        struct oomslice_processes round = {}, known = {}; /* not static: two threads may come here */
+        uint32_t skip = 0;
         int killed = 0, r = 0;
 
-        known.count = known.total = 0;
         for (int i = 0; i < ROUNDS; i++) {
+                round.skip = skip;
                 round.total = round.count = 0;
                 r = oomslice_processes_list(held->procs, &round);
                 if (r < 0 && r != -EOPNOTSUPP)
@@ -86,10 +89,16 @@ int oomslice_victim_kill_each(const struct oomslice_held *held, struct oomslice_
                 if (i == 0)
                         *processes = round;
                 r = signal_round(held, &round, &known, SIGKILL, serial);
-                if (r <= 0)
+                if (r > 0) {
+                        killed += r;
+                        known = round;
+                }
+                if (round.total > skip + OOMSLICE_PROCESSES_MAX)
+                        skip += OOMSLICE_PROCESSES_MAX;
+                else if (r > 0 || skip > 0)
+                        skip = 0; /* those who ended meanwhile have moved others to the front */
+                else
                         break;
-                killed += r;
-                known = round;
         }
         if (killed > 0)
                 return OOMSLICE_VICTIM_KILLED;
@@ -99,7 +108,7 @@ int oomslice_victim_kill_each(const struct oomslice_held *held, struct oomslice_
 int oomslice_victim_list(const struct oomslice_held *held, struct oomslice_processes *processes) {
         int r;
 
-        processes->total = processes->count = 0;
+        processes->skip = processes->total = processes->count = 0;
         if (held->procs < 0)
                 return -ENOENT;
         r = oomslice_processes_list(held->procs, processes);

@@ -232,7 +232,7 @@ static void complete(const struct act *act, bool dead) {
 }
 
 static void carry_out(struct act *act) {
-        struct oomslice_processes processes;
+        struct oomslice_processes processes = {};
         bool dead;
         int r;
 
