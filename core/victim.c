@@ -31,19 +31,35 @@ int oomslice_victim_check(const struct oomslice_held *held, struct oomslice_proc
         return oomslice_processes_untouchable(processesp) ? OOMSLICE_VICTIM_REFUSED : OOMSLICE_VICTIM_KILLED;
 }
 
+/* Who has the signal. Those beyond get it again, which does them no harm. */
+struct signalled {
+        uint32_t count;
+        int32_t pids[1024];
+};
+
+static bool has(const struct signalled *signalled, int32_t pid) {
+        for (uint32_t i = 0; i < signalled->count; i++)
+                if (signalled->pids[i] == pid)
+                        return true;
+        return false;
+}
+
+static void note(struct signalled *signalled, int32_t pid) {
+        if (signalled->count < sizeof(signalled->pids) / sizeof(signalled->pids[0]))
+                signalled->pids[signalled->count++] = pid;
+}
+
 /*
  * One round of a signal by pidfds. A pid may have been reused between the list and pidfd_open; so the list is read
  * again while the pidfd is held: who is in it then, under a pid whose process has not died, is a member.
  */
 static int signal_round(const struct oomslice_held *held, const struct oomslice_processes *before,
-                        const struct oomslice_processes *known, int signal, uint32_t serial) {
+                        struct signalled *known, int signal, uint32_t serial) {
         struct oomslice_processes now = {.skip = before->skip};
         int pidfds[OOMSLICE_PROCESSES_MAX], killed = 0, error = 0;
 
         for (uint32_t i = 0; i < before->count; i++)
-                pidfds[i] = oomslice_processes_has(known, before->pids[i])
-                                    ? -ESRCH
-                                    : oomslice_pidfd_open(before->pids[i]);
+                pidfds[i] = has(known, before->pids[i]) ? -ESRCH : oomslice_pidfd_open(before->pids[i]);
         (void)oomslice_processes_list(held->procs, &now);
         oomslice_processes_list_below(held->directory, &now);
         for (uint32_t i = 0; i < before->count; i++) {
@@ -53,8 +69,10 @@ static int signal_round(const struct oomslice_held *held, const struct oomslice_
                         r = -ESRCH;
                 if (r >= 0)
                         r = oomslice_pidfd_send_signal(pidfds[i], signal);
-                if (r == 0)
+                if (r == 0) {
+                        note(known, before->pids[i]);
                         killed++;
+                }
                 if (r == 0 && serial != 0) {
                         oomslice_reaper_push(pidfds[i], serial);
                         continue;
@@ -73,12 +91,13 @@ static int signal_round(const struct oomslice_held *held, const struct oomslice_
  */
 int oomslice_victim_kill_each(const struct oomslice_held *held, struct oomslice_processes *processes,
                               uint32_t serial) {
-        struct oomslice_processes round = {}, known = {}; /* not static: two threads may come here */
-        uint32_t skip = 0;
+        struct oomslice_processes round = {}; /* not static: two threads may come here */
+        struct signalled known = {};
+        uint32_t first_total = 0;
+        bool anybody = false;
         int killed = 0, r = 0;
 
         for (int i = 0; i < ROUNDS; i++) {
-                round.skip = skip;
                 round.total = round.count = 0;
                 r = oomslice_processes_list(held->procs, &round);
                 if (r < 0 && r != -EOPNOTSUPP)
@@ -88,15 +107,18 @@ int oomslice_victim_kill_each(const struct oomslice_held *held, struct oomslice_
                         return killed > 0 ? 0 : -EPERM;
                 if (i == 0)
                         *processes = round;
-                r = signal_round(held, &round, &known, SIGKILL, serial);
-                if (r > 0) {
-                        killed += r;
-                        known = round;
+                if (round.skip == 0) {
+                        first_total = round.total;
+                        anybody = false;
                 }
-                if (round.total > skip + OOMSLICE_PROCESSES_MAX)
-                        skip += OOMSLICE_PROCESSES_MAX;
-                else if (r > 0 || skip > 0)
-                        skip = 0; /* those who ended meanwhile have moved others to the front */
+                r = signal_round(held, &round, &known, SIGKILL, serial);
+                if (r > 0)
+                        killed += r;
+                anybody = anybody || r > 0;
+                if (round.total > round.skip + OOMSLICE_PROCESSES_MAX)
+                        round.skip += OOMSLICE_PROCESSES_MAX;
+                else if (anybody || round.total < first_total)
+                        round.skip = 0; /* those who ended meanwhile have moved others to the front */
                 else
                         break;
         }
@@ -119,11 +141,11 @@ int oomslice_victim_list(const struct oomslice_held *held, struct oomslice_proce
 }
 
 int oomslice_victim_tell(const struct oomslice_held *held, struct oomslice_processes *processes, int signal) {
-        static const struct oomslice_processes nobody;
+        struct signalled told = {};
         int r;
 
         r = oomslice_victim_list(held, processes);
-        return r < 0 ? r : signal_round(held, processes, &nobody, signal, 0);
+        return r < 0 ? r : signal_round(held, processes, &told, signal, 0);
 }
 
 int oomslice_victim_kill(const struct oomslice_held *held, struct oomslice_processes *processes,
