@@ -10,20 +10,16 @@
 enum { NEWBORN_LEVELS = 16 }; /* no unit is as deep */
 
 static __always_inline bool is_of_victim(struct task_struct *task) {
-        struct cgroup *cgroup = BPF_CORE_READ(task, cgroups, dfl_cgrp);
+        const struct cgroup *cgroup = BPF_CORE_READ(task, cgroups, dfl_cgrp);
         int level = BPF_CORE_READ(cgroup, level);
 
         for (int i = 1; i <= NEWBORN_LEVELS; i++) {
-                struct cgroup *ancestor = NULL;
                 struct flight *flight;
                 __u64 id, *domain;
 
                 if (i > level)
                         return false;
-                bpf_probe_read_kernel(&ancestor, sizeof(ancestor),
-                                      (const char *)cgroup + bpf_core_field_offset(struct cgroup, ancestors) +
-                                              i * sizeof(ancestor));
-                id = BPF_CORE_READ(ancestor, kn, id);
+                id = id_at_level(cgroup, i);
                 domain = bpf_map_lookup_elem(&dying, &id);
                 flight = domain ? bpf_map_lookup_elem(&flights, domain) : NULL;
                 /* Of a unit that loses one process the others live on. */

@@ -45,15 +45,21 @@ struct {
         __u32 running;  /* of these, those that only wait for a processor, or have one */
 } hunt;
 
-static __always_inline bool is_below(struct task_struct *task) {
-        struct cgroup *cgroup = BPF_CORE_READ(task, cgroups, dfl_cgrp), *ancestor = NULL;
+/* The id of the cgroup itself or of one around it, by a level that is not below its own. */
+static __always_inline __u64 id_at_level(const struct cgroup *cgroup, __u32 level) {
+        struct cgroup *ancestor = NULL;
 
-        if (BPF_CORE_READ(cgroup, level) < (int)hunt.level)
-                return false;
         bpf_probe_read_kernel(&ancestor, sizeof(ancestor),
                               (const char *)cgroup + bpf_core_field_offset(struct cgroup, ancestors) +
-                                      hunt.level * sizeof(ancestor));
-        return BPF_CORE_READ(ancestor, kn, id) == hunt.cgroup;
+                                      level * sizeof(ancestor));
+        return BPF_CORE_READ(ancestor, kn, id);
+}
+
+static __always_inline bool is_below(struct task_struct *task) {
+        const struct cgroup *cgroup = BPF_CORE_READ(task, cgroups, dfl_cgrp);
+
+        return BPF_CORE_READ(cgroup, level) >= (int)hunt.level &&
+               id_at_level(cgroup, hunt.level) == hunt.cgroup;
 }
 
 /* The names from below the root down to the victim's cgroup, as many as there is room for. */

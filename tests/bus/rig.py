@@ -315,16 +315,10 @@ def bad_reload() -> SettingsError:
     return SettingsError("/etc/oomslice/oomslice.yaml:3: no such tier")
 
 
-async def busctl(address: str, *arguments: str, uid: int | None = None, timeout: float = 60) -> tuple[int, str, str]:
-    """Runs busctl while the loop goes on: exit status, output, errors."""
-    prefix = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"] if uid is not None else []
+async def ran(*command: str) -> tuple[int, str, str]:
+    """Runs a program while the loop goes on: exit status, output, errors."""
     process = await asyncio.create_subprocess_exec(
-        *prefix,
-        "busctl",
-        f"--address={address}",
-        "--no-pager",
-        f"--timeout={timeout:g}",
-        *arguments,
+        *command,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -333,6 +327,12 @@ async def busctl(address: str, *arguments: str, uid: int | None = None, timeout:
     output, errors = await process.communicate()
     assert process.returncode is not None
     return process.returncode, output.decode(), errors.decode()
+
+
+async def busctl(address: str, *arguments: str, uid: int | None = None, timeout: float = 60) -> tuple[int, str, str]:
+    """Runs busctl while the loop goes on: exit status, output, errors."""
+    prefix = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"] if uid is not None else []
+    return await ran(*prefix, "busctl", f"--address={address}", "--no-pager", f"--timeout={timeout:g}", *arguments)
 
 
 async def call(address: str, method: str, *arguments: str, uid: int | None = None) -> Any:

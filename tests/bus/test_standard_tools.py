@@ -32,7 +32,7 @@ from oomslice.bus.members import DECISION, SLICE, decision_path, slice_path
 from oomslice.bus.service import BusService
 from oomslice.carriers.model import CarrierState
 from tests.bus import rig
-from tests.bus.rig import FixedBackend, PrivateBus, busctl
+from tests.bus.rig import FixedBackend, PrivateBus, busctl, ran
 
 pytestmark = [pytest.mark.bus, pytest.mark.skipif(os.geteuid() != 0, reason="only root may act, and that is tried too")]
 ID = "00000000000000aa-1"
@@ -156,17 +156,8 @@ def run(bus: PrivateBus, backend: FixedBackend, body: Callable[[BusService], Any
 
 async def gdbus(address: str, path: str, method: str, *arguments: str) -> tuple[int, str, str]:
     """gdbus call: exit status, output, errors."""
-    process = await asyncio.create_subprocess_exec(
-        *("gdbus", "call", "--address", address, "--dest", BUS_NAME, "--object-path", path, "--method", method),
-        *("--", *arguments),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "LC_ALL": "C.UTF-8"},
-    )
-    output, errors = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, output.decode(), errors.decode()
+    where = ("--address", address, "--dest", BUS_NAME, "--object-path", path)
+    return await ran("gdbus", "call", *where, "--method", method, "--", *arguments)
 
 
 async def introspected(address: str) -> Mapping[str, ElementTree.Element]:

@@ -17,20 +17,24 @@ from tests.core import rig, scores_rig  # noqa: E402
 from tests.core.bpf_rig import Kernel, UnavailableError, build_programs, open_kernel  # noqa: E402
 
 
-@pytest.fixture(scope="session")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Builds of the core by kind, each made once."""
-    directory = tmp_path_factory.mktemp("programs")
+def builds(build: Callable[[str, Path], Path], directory: Path) -> Callable[[str], Path]:
+    """Builds of a program by kind, each made once."""
     made: dict[str, Path] = {}
 
     def get(kind: str) -> Path:
         if shutil.which("gcc") is None:
             pytest.skip("gcc is not installed")
         if kind not in made:
-            made[kind] = rig.build(kind, directory)
+            made[kind] = build(kind, directory)
         return made[kind]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Builds of the core by kind, each made once."""
+    return builds(rig.build, tmp_path_factory.mktemp("programs"))
 
 
 @pytest.fixture(scope="session")
@@ -65,17 +69,7 @@ def scene(core: rig.Core, mount: Path) -> Iterator[rig.Scene]:
 @pytest.fixture(scope="session")
 def scores_program(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Builds of oomslice-scores by kind, each made once."""
-    directory = tmp_path_factory.mktemp("scores")
-    made: dict[str, Path] = {}
-
-    def get(kind: str) -> Path:
-        if shutil.which("gcc") is None:
-            pytest.skip("gcc is not installed")
-        if kind not in made:
-            made[kind] = scores_rig.build(kind, directory)
-        return made[kind]
-
-    return get
+    return builds(scores_rig.build, tmp_path_factory.mktemp("scores"))
 
 
 @pytest.fixture
