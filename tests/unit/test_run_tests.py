@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
@@ -31,8 +34,6 @@ def runner() -> Any:
     spec = spec_from_loader("run_tests", loader)
     assert spec is not None
     module = module_from_spec(spec)
-    import sys
-
     sys.modules["run_tests"] = module  # dataclasses look it up there
     loader.exec_module(module)
     return module
@@ -68,3 +69,66 @@ def test_many_failures_are_no_accident(runner: Any) -> None:
     assert runner.worth_another_try(late) == []
     late.popitem()
     assert len(runner.worth_another_try(late)) == runner.AGAIN_MAX
+
+
+MACHINES = """
+import pytest
+
+@pytest.fixture(scope="session", params=["stable-kernel", "newest-kernel"])
+def kernel(request):
+    yield request.param
+
+@pytest.fixture(scope="session")
+def machine(kernel):
+    with open("{log}", "a") as log:
+        print("boot", kernel, file=log)
+    yield kernel
+    with open("{log}", "a") as log:
+        print("end", kernel, file=log)
+"""
+SCENARIOS = """
+import time
+import pytest
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_some(machine, number):
+    time.sleep(0.1)
+
+def test_own():
+    pass
+"""
+
+
+def test_runs_that_share_the_scenarios_run_each_once(tmp_path: Path) -> None:
+    log = tmp_path / "machines"
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    (tmp_path / "conftest.py").write_text(MACHINES.format(log=log))
+    for name in "abcdef":
+        (tmp_path / f"test_{name}.py").write_text(SCENARIOS)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "tests.vm.share",
+        f"--share={shared}",
+        f"--rootdir={tmp_path}",
+    ]
+    runs = [
+        subprocess.Popen([*command, *end, f"--junit-xml={tmp_path}/{number}.xml", tmp_path], cwd=ROOT)
+        for number, end in enumerate(([], ["--share-from-end"]))
+    ]
+    assert [run.wait(60) for run in runs] == [0, 0]
+    names = [
+        f"{case.get('classname')}::{case.get('name')}"
+        for number in range(2)
+        for case in ElementTree.parse(tmp_path / f"{number}.xml").iter("testcase")
+    ]
+    assert len(names) == len(set(names)) == 6 * 5
+    # Each begins at its own end, and a machine is booted anew for another kernel only.
+    booted = [line for line in log.read_text().splitlines() if line.startswith("boot")]
+    assert sorted(booted[:2]) == ["boot newest-kernel", "boot stable-kernel"]
+    assert len(booted) <= 3
+    assert len([line for line in log.read_text().splitlines() if line.startswith("end")]) == len(booted)
