@@ -114,9 +114,10 @@ def scores(policy: Policy, sizes: Mapping[int, int], total: int, before: Scores 
     leaves, slices = _leaves(policy), _slices(policy)
     levels = _levels(policy, leaves, sizes, max(total, 1))
     for number in slices:
-        if _hands_down(policy, number):
+        level = _level_below(policy, number)
+        if level is not None:
             # Nobody has it now perhaps, so it needs no more room than that of a value of its own.
-            found = levels.setdefault(policy.units[number].priority, _Level())
+            found = levels.setdefault(level, _Level())
             found.floor = max(found.floor, _baseline_below(policy.units, policy.units[number]))
     values, strict = _values(levels, before)
     units = [_score(policy, number, values, strict) for number in leaves]
@@ -151,10 +152,12 @@ def _is_slice(unit: PolicyUnit) -> bool:
     return named and not unit.candidate and not unit.taken_with
 
 
-def _hands_down(policy: Policy, number: int) -> bool:
-    """True if there is a value for whoever is new in it: never where nobody may be chosen."""
+def _level_below(policy: Policy, number: int) -> int | None:
+    """The level of whoever is new in a slice. None if it hands nothing down: what is there is others', or as it is."""
     unit = policy.units[number]
-    return not (unit.protected or unit.self_ or unit.left_to_oomd) and unit.priority != 0
+    if unit.self_ or unit.left_to_oomd:
+        return None
+    return PROTECTED if unit.protected else unit.priority or None
 
 
 def _slice_scores(
@@ -167,12 +170,13 @@ def _slice_scores(
     # From the inside out: a slice is worth a watch if one of those in it is, for that may be started anew.
     for number in reversed(slices):
         unit = policy.units[number]
-        adj = values[unit.priority] if _hands_down(policy, number) else None
+        level = _level_below(policy, number)
+        adj = values[level] if level is not None else None
         if unit.self_ or unit.left_to_oomd or (adj is None and number not in holds):
             kept[unit.cgroup_id] = unit.path
             continue
         holds.add(unit.parent)
-        group = adj is not None and unit.priority < 0 and unit.kill_scope is KillScope.UNIT
+        group = level is not None and level < 0 and unit.kill_scope is KillScope.UNIT
         if adj is not None and _is_of_a_user(unit):
             adj = max(adj, 0)  # as for his units, see _score
         watched[number] = SliceScore(unit.cgroup_id, unit.path, adj, _baseline_below(policy.units, unit), group)

@@ -184,17 +184,32 @@ def test_a_slice_is_watched_for_those_in_it_that_may_be_started_anew() -> None:
     assert result.kept == {5: "/plain.slice"}
 
 
+def test_a_protected_slice_has_who_is_new_in_it_come_last() -> None:
+    vital = unit("vital.slice", 2, priority=-200, protected=True)
+    plan = policy(
+        vital, unit("in.service", 3, parent=1, priority=-200, protected=True), unit("dear.service", 4, priority=9)
+    )
+    result = scores(plan, {}, TOTAL)
+    assert result.slices[1] == SliceScore(2, "/vital.slice", LAST, 0, False)
+    adj = given_to(result)
+    assert adj[3] == LAST and adj[4] is not None and LAST < adj[4] < 0
+    empty = scores(policy(vital), {}, TOTAL)
+    assert handed_down(empty) == {"/-.slice": None, "/vital.slice": LAST}
+    of_a_user = scores(
+        policy(unit("user@1000.service", 2), replace(vital, parent=1, cgroup_id=3, user=True)), {}, TOTAL
+    )
+    assert [item.adj for item in of_a_user.slices if item.cgroup_id == 3] == [0]
+
+
 def test_nothing_is_handed_down_where_nobody_may_be_chosen() -> None:
     plan = policy(
-        unit("vital.slice", 2, priority=-200, protected=True),
-        unit("in.service", 3, parent=1, priority=-200, protected=True),
         unit("oomslice.slice", 4, priority=-200, self_=True),
         unit("oomd.slice", 5, priority=-200, left_to_oomd=True),
         unit("whole.slice", 6, priority=-200, whole=True),
-        replace(unit("inner.slice", 7, parent=5, priority=-200), taken_with="whole.slice"),
+        replace(unit("inner.slice", 7, parent=3, priority=-200), taken_with="whole.slice"),
     )
     result = scores(plan, {}, TOTAL)
-    assert handed_down(result) == {"/-.slice": None, "/vital.slice": None}
+    assert handed_down(result) == {"/-.slice": None}
     assert result.kept == {4: "/oomslice.slice", 5: "/oomd.slice"}
 
 

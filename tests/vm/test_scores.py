@@ -93,6 +93,7 @@ def test_the_kernel_takes_who_comes_first_in_the_plan_also_at_the_limit_of_a_sli
 def test_values_come_with_the_plan_and_go_with_the_service(lab: Lab) -> None:
     machine = lab.machine
     lab.drop_in("batch.slice", "Priority=-200")
+    lab.drop_in("vital.slice", "Protect=yes")
     lab.drop_in("guard.service", "Protect=yes")
     lab.drop_in("own.service", "Priority=-300")
     lab.daemon_reload()
@@ -173,8 +174,10 @@ def test_new_units_have_their_values_while_oomsliced_stands_still(lab: Lab) -> N
     lab.adopt("guard.service")
     machine.check("systemctl start guard.service")
     lab.start("first.service", "sleep 1000", slice="batch.slice")
+    lab.start("vital-first.service", "sleep 1000", slice="vital.slice")
     lab.wait_planned(first=-200, guard=-200)
     wait_adjusted(lab, "first.service", 1000)
+    wait_adjusted(lab, "vital-first.service", -996)
     wait_adjusted(lab, "guard.service", -996)
     two = "sh -c 'sleep 1000 & exec sleep 1000'"
     with standstill(lab):
@@ -182,10 +185,12 @@ def test_new_units_have_their_values_while_oomsliced_stands_still(lab: Lab) -> N
             lab.start(f"{unit}.service", two, slice=slice)
         lab.start("own.service", two, slice="batch.slice", OOMScoreAdjust="300")
         lab.start("delegated.service", two, slice="batch.slice", Delegate="yes")
+        lab.start("vital-young.service", two, slice="vital.slice")
         machine.check("systemctl restart guard.service")
         for unit in ("young", "deep", "delegated"):
             wait_adjusted(lab, f"{unit}.service", 1000)
-        wait_adjusted(lab, "guard.service", -996)
+        for unit in ("guard", "vital-young"):
+            wait_adjusted(lab, f"{unit}.service", -996)
         # Longer than a unit is looked at.
         machine.check("sleep 1.5")
         assert adjustments(lab, "plain.service") == [0, 0] and adjustments(lab, "own.service") == [300, 300]
@@ -196,7 +201,7 @@ def test_new_units_have_their_values_while_oomsliced_stands_still(lab: Lab) -> N
     lab.wait_planned(young=-200, own=-200)
     machine.check("systemctl stop oomslice-scores.socket")
     try:
-        for unit, own in (("young", 0), ("deep", 0), ("guard", 0), ("own", 300)):
+        for unit, own in (("young", 0), ("deep", 0), ("guard", 0), ("vital-young", 0), ("own", 300)):
             assert set(adjustments(lab, f"{unit}.service")) == {own}, unit
         said = machine.check("journalctl -b --no-pager -u oomslice-scores.service")
         for word in ("Operation not permitted", "Permission denied", "Bad system call"):
