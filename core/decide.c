@@ -24,6 +24,7 @@
 #include "trail.h"
 #include "undo.h"
 #include "victim.h"
+#include "watch.h"
 
 enum {
         TRIED_MAX = 16,
@@ -51,6 +52,7 @@ struct domain {
         uint64_t lasts_us;    /* how long one sign of its pressure counts */
         uint64_t pressed_us;  /* short of memory until then, unless it says so again; 0: it is not */
         uint64_t relieved_us; /* when its last act was over */
+        uint64_t floor;       /* MemAvailable above which nobody pays for what a dead one left; 0: none */
         uint32_t relapses;    /* how often pressure came back soon after, up to 6 */
         struct {
                 uint64_t cgroup_id;
@@ -307,6 +309,21 @@ static void count_relapse(struct domain *domain, uint64_t now_us) {
         domain->relieved_us = 0;
 }
 
+/*
+ * Its writer is dead, and a file on a tmpfs is still there: killing others would not remove it. As long as memory gets no
+ * less, and nobody stalls for want of it, there is nothing that somebody would have to die for.
+ */
+static bool stands_still(struct domain *domain, uint64_t available) {
+        if (domain->floor == 0)
+                return false;
+        if (available <= domain->floor) {
+                domain->floor = 0;
+                return false;
+        }
+        rest(domain, oomslice_watch_interval(available - domain->floor, 0));
+        return true;
+}
+
 void oomslice_decide(uint32_t index, const struct oomslice_cause *cause) {
         const struct oomslice_force *force = oomslice_force_get();
         struct oomslice_sample *sample;
@@ -338,6 +355,8 @@ void oomslice_decide(uint32_t index, const struct oomslice_cause *cause) {
                 rest(domain, killed_until - now);
                 return;
         }
+        if (urgent && stands_still(domain, cause->meminfo.available))
+                return;
         count_relapse(domain, now);
 
         sample = oomslice_sample_take(force, index, is_tried, domain);
@@ -356,12 +375,17 @@ void oomslice_decide(uint32_t index, const struct oomslice_cause *cause) {
 }
 
 static void draw_consequences(struct domain *domain, uint64_t cooldown_us, uint64_t now_us,
-                              const struct oomslice_action_result *result) {
+                              uint64_t available, const struct oomslice_action_result *result) {
+        domain->floor = 0;
         switch (result->outcome) {
         case OOMSLICE_OUTCOME_FREED:
         case OOMSLICE_OUTCOME_RELIEVED:
         case OOMSLICE_OUTCOME_GONE:
                 domain->cooldown_us = now_us + (cooldown_us << domain->relapses);
+                break;
+        case OOMSLICE_OUTCOME_KEPT:
+                domain->floor = oomslice_watch_floor(&oomslice_force_get()->plan.header->machine, available);
+                set_tried(domain, result->victim_id);
                 break;
         default:
                 set_tried(domain, result->victim_id);
@@ -386,7 +410,7 @@ void oomslice_decide_poll(uint64_t now_us, bool any, uint64_t available) {
 
                         if (domains[i].cgroup_id != result.domain_id)
                                 continue;
-                        draw_consequences(&domains[i], cooldown_us, now_us, &result);
+                        draw_consequences(&domains[i], cooldown_us, now_us, available, &result);
                         calm_us = calm(&domains[i], cooldown_us);
                 }
                 /* What was asked for belongs to no domain, and stays until it is released. */
@@ -414,6 +438,11 @@ uint64_t oomslice_decide_machine_ready(void) {
         if (domains_count == 0)
                 return OOMSLICE_MOMENT_NEVER;
         return oomslice_action_of_domain(domains[0].cgroup_id) ? OOMSLICE_MOMENT_NEVER : domains[0].rest_us;
+}
+
+void oomslice_decide_machine_enough(void) {
+        if (domains_count > 0)
+                domains[0].floor = 0;
 }
 
 void oomslice_decide_machine_calm(void) {

@@ -23,3 +23,5 @@ uint64_t oomslice_decide_machine_ready(void);
 uint64_t oomslice_decide_next(void);
 /* The machine's shortage is over: what was tried in it may be chosen again in the next. */
 void oomslice_decide_machine_calm(void);
+/* MemAvailable is well above its limit: what a dead one has left behind concerns nobody any more. */
+void oomslice_decide_machine_enough(void);

@@ -46,6 +46,10 @@ void oomslice_machine_read(uint64_t now_us) {
         is_short = oomslice_watch_update(&watch, &force->plan.header->machine, &info, now_us);
         if (was_active && !watch.active)
                 oomslice_decide_machine_calm();
+        /* Not a hair's breadth above the limit, where it would be said again and again. */
+        if (oomslice_watch_margin(&force->plan.header->machine, &info) >
+            force->plan.header->machine.available_min / 4)
+                oomslice_decide_machine_enough();
 }
 
 static struct oomslice_cause cause(uint32_t trigger, uint64_t now_us) {

@@ -93,3 +93,9 @@ uint32_t oomslice_watch_judge(const struct oomslice_machine *machine, const stru
                 return OOMSLICE_TRIGGER_LOW;
         return 0;
 }
+
+uint64_t oomslice_watch_floor(const struct oomslice_machine *machine, uint64_t left) {
+        uint64_t limit = machine->available_min, floor = above(left, limit / 4);
+
+        return floor > limit / 2 ? floor : limit / 2;
+}

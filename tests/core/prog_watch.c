@@ -55,6 +55,14 @@ static void test_margin(void) {
         CHECK(oomslice_watch_margin(&machine, &now) == 0);
 }
 
+static void test_floor(void) {
+        /* A quarter of the limit less than there was, but not below half of the limit. */
+        CHECK(oomslice_watch_floor(&machine, 99 * MIB) == 74 * MIB);
+        CHECK(oomslice_watch_floor(&machine, 70 * MIB) == 50 * MIB);
+        CHECK(oomslice_watch_floor(&machine, 10 * MIB) == 50 * MIB);
+        CHECK(oomslice_watch_floor(&machine, 300 * MIB) == 275 * MIB);
+}
+
 static void test_watch(void) {
         struct oomslice_watch watch = {0};
         struct oomslice_meminfo now;
@@ -100,6 +108,7 @@ static void test_meminfo(void) {
 int main(void) {
         test_interval();
         test_margin();
+        test_floor();
         test_watch();
         test_meminfo();
         return 0;

@@ -18,6 +18,9 @@ from .lab import Lab
 
 TRIAL = "/opt/vmtest/trial"
 GLUTTON = "/opt/vmtest/glutton"
+HOLD = "/opt/vmtest/hold"
+OPENAT = 257
+"""Its number on x86-64."""
 PATIENCE = 240
 """Seconds until a hog counts as one that nobody kills. With all processors taken it has a twentieth of one to grow."""
 STORMS = int(os.environ.get("OOMSLICE_STORMS", "5"))
@@ -180,6 +183,27 @@ def test_swap_on_a_disk_that_is_far_too_slow(lab: Lab) -> None:
     )
     assert decision["signal_usec"] > 0
     assert decision["bytes_freed"] > 0
+
+
+def test_deciding_thread_that_is_stuck(lab: Lab) -> None:
+    """It is kept where it enters the kernel to open a file of a candidate. The watchdog comes half a second later."""
+    pid = scene(lab, rate=10)
+    core = lab.machine.main_pid("oomslice-core.service")
+    lab.start("hold.service", f"{HOLD} {core} {OPENAT}")
+    lab.machine.wait_for(
+        "the deciding thread is traced", lambda: traced(lab, core) == lab.machine.main_pid("hold.service")
+    )
+    trial(lab, pid)
+    assert lab.machine.check("journalctl -b -o cat _SYSTEMD_UNIT=hold.service").split() == ["held"]
+    lab.machine.check("systemctl stop hold.service")
+    decision = verdict(lab)
+    assert decision["flags"] == ["watchdog"]
+    assert lab.machine.main_pid("oomslice-core.service") == core, "nobody had to start it anew"
+
+
+def traced(lab: Lab, thread: int) -> int:
+    """By which process a thread is traced."""
+    return int(lab.machine.check(f"awk '/^TracerPid:/ {{ print $2 }}' /proc/{thread}/status"))
 
 
 def test_storm_after_storm(lab: Lab) -> None:

@@ -60,12 +60,12 @@ def test_unit_that_forks_on_while_it_is_killed_dies_as_a_whole(lab: Lab) -> None
     assert lab.lives("kept")
 
 
-def test_files_on_a_tmpfs_outlive_whoever_wrote_them_and_the_record_says_so(lab: Lab) -> None:
+def test_files_on_a_tmpfs_outlive_whoever_wrote_them_and_nobody_pays_for_them_until_memory_gets_less(lab: Lab) -> None:
     lab.drop_in("writer.service", "Priority=-500")
     lab.drop_in("next.service", "Priority=-100")
     lab.start_service("kept", 100)
     lab.start_service("bystander", 40)
-    lab.start_hog("next", rate=0, max_mb=150)
+    lab.start_hog("next", rate=15, ahead=500, wait_for="next")
     lab.start(
         "writer",
         "/bin/sh -c 'until [ -e /run/oomtest/go ]; do sleep 0.2; done; mkdir -p /tmp/shm;"
@@ -78,9 +78,15 @@ def test_files_on_a_tmpfs_outlive_whoever_wrote_them_and_the_record_says_so(lab:
         decision = lab.decision_about("writer")
         assert decision["outcome"] == "kept", decision
         assert decision["bytes_freed"] < decision["victim_memory_before"] // 2
-        # Its death has brought back next to nothing, so the next one pays: and nobody after that.
+        # Longer than a rest between decisions. Nobody's death would remove the file.
+        lab.machine.check("sleep 4")
+        assert lab.machine.active("next") and lab.victims() == ["writer.service"]
+        # Others go on growing: now somebody has to pay, and nobody after that.
+        lab.go("next")
         lab.wait_until_dead("next")
-        assert lab.decision_about("next")["outcome"] == "freed"
+        after = lab.decision_about("next")
+        assert after["outcome"] == "freed"
+        assert after["memory_available"] < decision["memory_available_after"]
         assert lab.victims() == ["writer.service", "next.service"]
         assert lab.lives("kept") and lab.lives("bystander")
         assert lab.kernel_killed() == 0
