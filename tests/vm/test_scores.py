@@ -93,7 +93,6 @@ def test_the_kernel_takes_who_comes_first_in_the_plan_also_at_the_limit_of_a_sli
 def test_values_come_with_the_plan_and_go_with_the_service(lab: Lab) -> None:
     machine = lab.machine
     lab.drop_in("batch.slice", "Priority=-200")
-    lab.drop_in("vital.slice", "Protect=yes")
     lab.drop_in("guard.service", "Protect=yes")
     lab.drop_in("own.service", "Priority=-300")
     lab.daemon_reload()
@@ -168,6 +167,7 @@ def test_values_come_with_the_plan_and_go_with_the_service(lab: Lab) -> None:
 def test_new_units_have_their_values_while_oomsliced_stands_still(lab: Lab) -> None:
     machine = lab.machine
     lab.drop_in("batch.slice", "Priority=-200")
+    lab.drop_in("vital.slice", "Protect=yes")
     lab.drop_in("guard.service", "Protect=yes")
     lab.write("/etc/systemd/system/guard.service", "[Service]\nSlice=batch.slice\nExecStart=sleep 1000\n")
     lab.daemon_reload()
