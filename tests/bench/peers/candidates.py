@@ -39,6 +39,8 @@ class Candidate:
     """Whether it goes by pressure averaged over ten seconds: those of one run must be over before the next."""
     pause: int = 0
     """Seconds for which it does nothing after a kill: no run begins before they are over."""
+    between: str = ""
+    """Shell command between two runs, so that nothing it remembers of one has a say in the next."""
     proof: str = ""
     """Shell command that succeeds once the daemon has understood its settings."""
 
@@ -62,6 +64,8 @@ _OOMD_ANONYMOUS = """ {"name":"no swap","detectors":[["anon",
 
 _DATABASE_SETTINGS = f"{SYSTEMD}/benchsvc.slice.d/50-oomslice.conf"
 _DATABASE_STALLS = "PressureTrigger=some 10ms/500ms\nPressureVictims=lower-priority\n"
+# It rests longer, up to minutes, where units of one name die again and again, as they do here.
+_FORGET = "systemctl restart oomslice-core.service"
 
 
 def _oomd(*rulesets: str) -> str:
@@ -149,7 +153,7 @@ CANDIDATES = {
         ),
         Candidate("nohang", "nohang", ("nohang.service",), pause=16, averages=True),
         Candidate("nohang-tuned", "nohang", ("nohang.service",), tuned=True, command=_NOHANG, pause=11, averages=True),
-        Candidate("oomslice", "oomslice", ("oomslice-core.service", "oomsliced.service"), pause=3),
+        Candidate("oomslice", "oomslice", ("oomslice-core.service", "oomsliced.service"), pause=3, between=_FORGET),
         Candidate(
             "oomslice-tuned",
             "oomslice",
@@ -162,6 +166,7 @@ CANDIDATES = {
             # Without swap nothing is lost by waiting until memory is gone.
             without_swap={_DATABASE_SETTINGS: f"[X-OOMSlice]\nPriority={DATABASE_PRIORITY}\n"},
             pause=3,
+            between=_FORGET,
         ),
     )
 }

@@ -81,6 +81,6 @@ class Circumstances:
             (MEMORY_MB, DATABASE_MB, HOT_MB, SWAP_MB, AFTER, CLOCK),
             said,
             files_of(candidate, swap=swap != "none"),
-            candidate.command,
+            candidate.command + candidate.between,
             (DATABASE, dict(candidate.hog)),
         )

@@ -20,11 +20,12 @@ from tests.vm.lab import plain
 from tests.vm.machine import CommandError, Machine, MachineError, MachineSilent
 
 from .candidates import DATABASE, DATABASE_PRIORITY, HOG_PRIORITY, Candidate, files_of
-from .storms import DATABASE_MB, HOT_MB, MEMORY_MB, STORM, SWAP_MB, Storm
+from .storms import DATABASE_MB, FILES, HOT_MB, MEMORY_MB, STORM, SWAP_MB, Storm
 
 RUN = "/run/bench"
 DEVICES = {"disk": "/dev/vdc", "zram": "/dev/zram0"}
 CGROUPS = ("/sys/fs/cgroup/benchhog.slice/hog.service", "/sys/fs/cgroup/benchsvc.slice/database.service")
+GET_STATE = "busctl --system --json=short get-property org.oomslice1 /org/oomslice1 org.oomslice1.Manager State"
 GET_SLICE = "busctl --system --json=short call org.oomslice1 /org/oomslice1 org.oomslice1.Manager GetSlice s"
 SILENCE = 120.0
 """Seconds without a word, after which the machine counts as hung. Emulated, it speaks every half second when well."""
@@ -82,7 +83,9 @@ class Stage:
         # The journal of a machine that is measured is kept in memory, and is small.
         machine.put("/etc/systemd/journald.conf.d/zz-bench.conf", "[Journal]\nStorage=volatile\nRuntimeMaxUse=16M\n")
         machine.check(
-            f"mkdir -p {RUN}; systemctl restart systemd-journald.service; systemctl daemon-reload", timeout=120
+            f"mkdir -p {FILES} && mount -t tmpfs -o size=4G,mode=1777 files {FILES};"
+            " systemctl restart systemd-journald.service; systemctl daemon-reload",
+            timeout=120,
         )
         self._open()
 
@@ -176,6 +179,11 @@ class Stage:
                 found[values["Id"]] = int(values["MainPID"])
         return found
 
+    def _is_done(self, unit: str) -> bool:
+        """Whether it has ended by itself, as a service does that is started on demand."""
+        state = self.machine.properties(unit, "ActiveState", "Result")
+        return state == {"ActiveState": "inactive", "Result": "success"}
+
     # What does not change between runs
 
     def systemd(self) -> str:
@@ -222,7 +230,7 @@ class Stage:
         self._last_kill = time.monotonic()
         now = self._main_pids()
         return {
-            "lost": sorted(unit for unit, pid in self.pids.items() if now.get(unit) != pid),
+            "lost": sorted(unit for unit, pid in self.pids.items() if now.get(unit) != pid and not self._is_done(unit)),
             "calm_mb": self.calm_mb,
             "kernel_log": machine.run("dmesg | grep -iE 'killed process|oom-kill:' | tail -n 100").out.splitlines(),
             "daemon_log": self._daemon_log(),
@@ -256,7 +264,7 @@ class Stage:
 
     def _clean_up(self) -> bool:
         machine = self.machine
-        machine.run("systemctl kill -s KILL hog.service; systemctl stop hog.service; rm -f /dev/shm/storm; dmesg -C")
+        machine.run(f"systemctl kill -s KILL hog.service; systemctl stop hog.service; rm -f {FILES}/storm; dmesg -C")
         machine.check("systemctl reset-failed; sync; echo 3 > /proc/sys/vm/drop_caches", timeout=120)
         if not machine.active("database.service"):
             self._start_database()
@@ -264,10 +272,17 @@ class Stage:
         machine.wait_for("memory is back", lambda: machine.available_mb() >= self.calm_mb - SETTLED_MB, timeout=60)
         if self.candidate.averages:
             machine.wait_for("pressure is over", self._is_calm, timeout=120, interval=2)
+        if self.candidate.between:
+            machine.check(self.candidate.between, timeout=120)
+            machine.wait_for("oomslice is armed", self._is_armed, timeout=120, interval=0.5)
         now = self._main_pids()
-        missing = set(self.pids) - set(now)
+        missing = {unit for unit in set(self.pids) - set(now) if not self._is_done(unit)}
         self.pids = now
         return not missing and machine.properties("hog.service", "ActiveState")["ActiveState"] == "inactive"
+
+    def _is_armed(self) -> bool:
+        answer = self.machine.run(GET_STATE)
+        return answer.rc == 0 and bool(plain(json.loads(answer.out)["data"]).get("Armed"))
 
     def _is_calm(self) -> bool:
         text = self.machine.check("cat /proc/pressure/memory")

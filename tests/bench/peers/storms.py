@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 STORM = "/opt/vmtest/storm"
+FILES = "/run/bench/files"
+"""A tmpfs larger than the memory and all swap."""
 DATABASE_MB = 1000
 HOT_MB = 96
 MEMORY_MB = 2048
@@ -43,7 +45,7 @@ STORMS = {
             "file", "8 % of memory left, and 600 MiB of a file read at random", "file 8 600 /dev/vda", 45, "hog or none"
         ),
         Storm(
-            "tmpfs", "a file in a tmpfs, 100 MiB/s; who dies gives nothing back", "tmpfs 100 /dev/shm/storm", 60, "hog"
+            "tmpfs", "a file in a tmpfs, 100 MiB/s; who dies gives nothing back", f"tmpfs 100 {FILES}/storm", 60, "hog"
         ),
         Storm("static", "stops with 12 % of memory left or half of the swap", "static 12", 45, "none"),
     )
