@@ -449,7 +449,8 @@ def test_the_database_is_protected_for_all_and_ours_has_little_more_than_priorit
     for candidate in CANDIDATES.values():
         assert "MemoryMin=128M" in files_of(candidate, swap=True)["/etc/systemd/system/benchsvc.slice"]
         assert "Memory" not in files_of(candidate, swap=True)["/etc/systemd/system/benchhog.slice"]
-    for swap, more in ((False, ""), (True, "(PressureTrigger=.*\nPressureVictims=lower-priority\n)?")):
+    stalls = "(Actions=throttle:100 kill@5s|PressureTrigger=.*\nPressureVictims=lower-priority)\n"
+    for swap, more in ((False, ""), (True, stalls)):
         files = files_of(CANDIDATES["oomslice-tuned"], swap=swap)
         ours = [text for path, text in files.items() if path.endswith("50-oomslice.conf")]
         assert len(ours) == 2

@@ -127,6 +127,8 @@ class Machine:
         own = "/" in self.kernel
         kernel, initrd = (Path(self.kernel), Path(f"{self.kernel}.initrd")) if own else self.base.kernel(self.kernel)
         command = [
+            # Nobody is left to end it if whoever runs these tests is killed.
+            *("setpriv", "--pdeathsig", "KILL", "--"),
             *("qemu-system-x86_64", *_accelerator(self.steady), "-cpu", "max", "-smp", "2", "-m", str(self.memory_mb)),
             *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none"),
             *("-kernel", os.fspath(kernel), "-append", self._kernel_command_line()),
