@@ -52,7 +52,8 @@ struct domain {
         uint64_t lasts_us;    /* how long one sign of its pressure counts */
         uint64_t pressed_us;  /* short of memory until then, unless it says so again; 0: it is not */
         uint64_t relieved_us; /* when its last act was over */
-        uint64_t floor;       /* MemAvailable above which nobody pays for what a dead one left; 0: none */
+        bool left_behind;     /* the last one is dead, and its memory is still charged */
+        uint64_t floor;       /* memory and swap above which nobody pays for that; 0: not known yet */
         uint32_t relapses;    /* how often pressure came back soon after, up to 6 */
         struct {
                 uint64_t cgroup_id;
@@ -313,15 +314,18 @@ static void count_relapse(struct domain *domain, uint64_t now_us) {
  * Its writer is dead, and a file on a tmpfs is still there: killing others would not remove it. As long as memory gets no
  * less, and nobody stalls for want of it, there is nothing that somebody would have to die for.
  */
-static bool stands_still(struct domain *domain, uint64_t available) {
+static bool stands_still(struct domain *domain, const struct oomslice_machine *machine,
+                         const struct oomslice_meminfo *meminfo) {
+        uint64_t left = meminfo->available + meminfo->swap_free;
+
+        if (!domain->left_behind)
+                return false;
         if (domain->floor == 0)
-                return false;
-        if (available <= domain->floor) {
-                domain->floor = 0;
-                return false;
-        }
-        rest(domain, oomslice_watch_interval(available - domain->floor, 0));
-        return true;
+                domain->floor = oomslice_watch_floor(machine, left);
+        domain->left_behind = left > domain->floor;
+        if (domain->left_behind)
+                rest(domain, oomslice_watch_interval(left - domain->floor, 0));
+        return domain->left_behind;
 }
 
 void oomslice_decide(uint32_t index, const struct oomslice_cause *cause) {
@@ -355,7 +359,7 @@ void oomslice_decide(uint32_t index, const struct oomslice_cause *cause) {
                 rest(domain, killed_until - now);
                 return;
         }
-        if (urgent && stands_still(domain, cause->meminfo.available))
+        if (urgent && stands_still(domain, &force->plan.header->machine, &cause->meminfo))
                 return;
         count_relapse(domain, now);
 
@@ -375,17 +379,14 @@ void oomslice_decide(uint32_t index, const struct oomslice_cause *cause) {
 }
 
 static void draw_consequences(struct domain *domain, uint64_t cooldown_us, uint64_t now_us,
-                              uint64_t available, const struct oomslice_action_result *result) {
+                              const struct oomslice_action_result *result) {
+        domain->left_behind = result->outcome == OOMSLICE_OUTCOME_KEPT;
         domain->floor = 0;
         switch (result->outcome) {
         case OOMSLICE_OUTCOME_FREED:
         case OOMSLICE_OUTCOME_RELIEVED:
         case OOMSLICE_OUTCOME_GONE:
                 domain->cooldown_us = now_us + (cooldown_us << domain->relapses);
-                break;
-        case OOMSLICE_OUTCOME_KEPT:
-                domain->floor = oomslice_watch_floor(&oomslice_force_get()->plan.header->machine, available);
-                set_tried(domain, result->victim_id);
                 break;
         default:
                 set_tried(domain, result->victim_id);
@@ -410,7 +411,7 @@ void oomslice_decide_poll(uint64_t now_us, bool any, uint64_t available) {
 
                         if (domains[i].cgroup_id != result.domain_id)
                                 continue;
-                        draw_consequences(&domains[i], cooldown_us, now_us, available, &result);
+                        draw_consequences(&domains[i], cooldown_us, now_us, &result);
                         calm_us = calm(&domains[i], cooldown_us);
                 }
                 /* What was asked for belongs to no domain, and stays until it is released. */
@@ -442,7 +443,7 @@ uint64_t oomslice_decide_machine_ready(void) {
 
 void oomslice_decide_machine_enough(void) {
         if (domains_count > 0)
-                domains[0].floor = 0;
+                domains[0].left_behind = false;
 }
 
 void oomslice_decide_machine_calm(void) {

@@ -95,7 +95,8 @@ uint32_t oomslice_watch_judge(const struct oomslice_machine *machine, const stru
 }
 
 uint64_t oomslice_watch_floor(const struct oomslice_machine *machine, uint64_t left) {
-        uint64_t limit = machine->available_min, floor = above(left, limit / 4);
+        uint64_t floor = above(left, (machine->available_min + machine->swap_free_min) / 4);
+        uint64_t least = machine->available_min / 2;
 
-        return floor > limit / 2 ? floor : limit / 2;
+        return floor > least ? floor : least;
 }

@@ -56,11 +56,14 @@ static void test_margin(void) {
 }
 
 static void test_floor(void) {
-        /* A quarter of the limit less than there was, but not below half of the limit. */
-        CHECK(oomslice_watch_floor(&machine, 99 * MIB) == 74 * MIB);
-        CHECK(oomslice_watch_floor(&machine, 70 * MIB) == 50 * MIB);
+        struct oomslice_machine without_swap = machine;
+
+        /* A quarter of the limits less than there was, but not below half of that of memory. */
+        CHECK(oomslice_watch_floor(&machine, 150 * MIB) == UINT64_C(225) * MIB / 2);
+        CHECK(oomslice_watch_floor(&machine, 80 * MIB) == 50 * MIB);
         CHECK(oomslice_watch_floor(&machine, 10 * MIB) == 50 * MIB);
-        CHECK(oomslice_watch_floor(&machine, 300 * MIB) == 275 * MIB);
+        without_swap.swap_free_min = 0;
+        CHECK(oomslice_watch_floor(&without_swap, 99 * MIB) == 74 * MIB);
 }
 
 static void test_watch(void) {
