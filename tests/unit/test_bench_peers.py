@@ -387,7 +387,7 @@ def test_the_worst_run_decides_about_a_goal() -> None:
     fine = reached(cell(OURS, good), cell(OURS, good, swap="disk"))
     assert fine["right victim in every run"] is True
     assert fine["no kernel kill"] is True
-    assert fine["without swap: exhausted at most 0.3 s"] is True
+    assert fine["without swap, where a kill frees memory: exhausted at most 0.3 s"] is True
     assert fine["without swap: longest stall at most 20 ms"] is True
     assert fine["at most 3 % of memory unused when the kill comes"] is True
     missed = reached(cell(OURS, good, slow), cell(OURS, good, slow, swap="disk"))
@@ -395,6 +395,13 @@ def test_the_worst_run_decides_about_a_goal() -> None:
     assert missed["without swap: longest stall at most 20 ms"] is False
     assert missed["with swap: longest stall at most 50 ms"] is True
     assert missed["at most 3 % of memory unused when the kill comes"] is False
+
+
+def test_what_no_kill_frees_does_not_count_as_exhausted_by_us() -> None:
+    text = "without swap, where a kill frees memory: exhausted at most 0.3 s"
+    long = replace(seen(), exhausted_s=5.0)
+    assert reached(cell(OURS, seen()), cell(OURS, long, storm="tmpfs"))[text] is True
+    assert reached(cell(OURS, seen()), cell(OURS, long, storm="tree"))[text] is False
 
 
 def test_exhaustion_is_compared_with_the_best_other_that_was_right() -> None:

@@ -34,14 +34,21 @@ def goals(cells: Sequence[Cell]) -> list[Goal]:
     """All goals."""
     ours = [cell for cell in cells if cell.candidate == OURS]
     dry = [cell for cell in ours if cell.swap == "none"]
+    freed = [cell for cell in dry if not STORMS[cell.storm].is_left_behind]
     wet = [cell for cell in ours if cell.swap != "none"]
     deadly = [cell for cell in ours if STORMS[cell.storm].victim == "hog"]
     static = [cell for cell in wet if cell.storm == "static"]
     return [
         _every("right victim in every run", ours),
         _count("no kernel kill", ours),
-        *[_tenth(cell, cells) for cell in dry if STORMS[cell.storm].victim == "hog"],
-        _most("without swap: exhausted at most 0.3 s", dry, "exhausted_s", EXHAUSTED_S, "{:.2f} s"),
+        *[_tenth(cell, cells) for cell in freed if STORMS[cell.storm].victim == "hog"],
+        _most(
+            "without swap, where a kill frees memory: exhausted at most 0.3 s",
+            freed,
+            "exhausted_s",
+            EXHAUSTED_S,
+            "{:.2f} s",
+        ),
         _most("without swap: longest stall at most 20 ms", dry, "longest_stall_ms", STALL_MS, "{:.0f} ms"),
         _most("with swap: longest stall at most 50 ms", wet, "longest_stall_ms", STALL_SWAP_MS, "{:.0f} ms"),
         _most("with swap: stalled for at most 1 % of the time", wet, "stalled_share", STALLED, "{:.2%}"),

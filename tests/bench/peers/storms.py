@@ -33,6 +33,11 @@ class Storm:
         """Whether there is nothing more to be seen once somebody is dead."""
         return self.victim == "hog"
 
+    @property
+    def is_left_behind(self) -> bool:
+        """Whether what it has used up stays used up when it is dead."""
+        return self.name == "tmpfs"
+
 
 STORMS = {
     storm.name: storm
