@@ -15,6 +15,7 @@
 #include "trail.h"
 #include "watch.h"
 #include "withheld.h"
+#include "zram.h"
 
 /* The sign's window is half a second by default; ten at the most, and then it is coarse. */
 #define SIGN_LASTS_US UINT64_C(2000000)
@@ -43,6 +44,8 @@ void oomslice_machine_read(uint64_t now_us) {
                 return;
         }
         info.available -= oomslice_withheld_look(force, &info, now_us);
+        if (info.swap_total > 0 && info.available <= force->plan.header->machine.available_watch)
+                info.swap_free -= oomslice_zram_look(&info, now_us);
         is_short = oomslice_watch_update(&watch, &force->plan.header->machine, &info, now_us);
         if (was_active && !watch.active)
                 oomslice_decide_machine_calm();

@@ -56,6 +56,7 @@
 #include "undo.h"
 #include "watchdog.h"
 #include "withheld.h"
+#include "zram.h"
 
 /* Set for good once the core is armed. The test build's allocator aborts from then on. */
 volatile bool oomslice_armed;
@@ -98,6 +99,16 @@ static int count_faults(int epoll_fd, const char *sys_root) {
 /* One for each thread that reads it: the kernel lets them into an open file one by one. */
 static int open_meminfo(int proc_fd) {
         return openat(proc_fd, "meminfo", O_RDONLY | O_CLOEXEC);
+}
+
+static int open_block(const char *sys_root) {
+        int sys_fd = open(sys_root, O_RDONLY | O_DIRECTORY | O_CLOEXEC), block_fd;
+
+        if (sys_fd < 0)
+                return -1;
+        block_fd = openat(sys_fd, "block", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        close(sys_fd);
+        return block_fd;
 }
 
 static void fit_tables(void) {
@@ -271,6 +282,7 @@ static int run(const struct oomslice_options *options) {
         /* Without them MemAvailable is taken for what it says. */
         oomslice_withheld_init(openat(proc_fd, "zoneinfo", O_RDONLY | O_CLOEXEC),
                                openat(proc_fd, "sys/vm/watermark_boost_factor", O_RDONLY | O_CLOEXEC));
+        oomslice_zram_init(open_block(options->sys_root), openat(proc_fd, "swaps", O_RDONLY | O_CLOEXEC));
         status_fd = open("/proc/self/status", O_RDONLY | O_CLOEXEC); /* -1: locked_bytes stays 0 */
         root_fd = open(options->cgroup_root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (root_fd < 0)

@@ -44,6 +44,7 @@
 #include "victim.h"
 #include "watch.h"
 #include "withheld.h"
+#include "zram.h"
 
 /* Sanitizers need more. */
 #ifndef OOMSLICE_WATCHDOG_STACK
@@ -140,11 +141,13 @@ static bool choose(const struct oomslice_force *force, const struct oomslice_mem
 
 /* What nobody can have is what the deciding thread has seen of that last. */
 static int read_meminfo(struct oomslice_meminfo *infop) {
-        uint64_t withheld = oomslice_withheld_last();
+        uint64_t withheld = oomslice_withheld_last(), lost = oomslice_zram_last();
         int r = oomslice_meminfo_read(meminfo, infop);
 
-        if (r == 0)
+        if (r == 0) {
                 infop->available -= withheld < infop->available ? withheld : infop->available;
+                infop->swap_free -= lost < infop->swap_free ? lost : infop->swap_free;
+        }
         return r;
 }
 

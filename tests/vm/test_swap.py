@@ -46,3 +46,23 @@ def test_with_swap_two_priorities_die_in_order(lab: Lab) -> None:
     lab.assert_killed("second")
     assert lab.victims() == ["first.service", "second.service"]
     assert lab.lives("kept")
+
+
+@pytest.mark.both_kernels
+def test_zram_that_gains_nothing_is_no_swap(lab: Lab) -> None:
+    """What the hog writes is random: in the zram it takes as much memory as it did before."""
+    lab.use_zram(512)
+    lab.drop_in("hog.service", "Priority=-100")
+    lab.start_service("important", 300)
+    lab.start("hog", "/opt/vmtest/storm /run/oomtest/go grow 60 0")
+    lab.wait_planned(hog=-100, important=0)
+    lab.go()
+    lab.wait_until_dead("hog")
+    decision = lab.assert_killed("hog")
+    assert decision["trigger"] == "memory-available", decision
+    assert decision["swap_total"] > 500 << 20 and decision["swap_free"] <= decision["swap_free_limit"]
+    # It was not used up: of 512 MiB not half have ever been written. The seventh number counts sectors of 512 bytes.
+    written = int(lab.machine.check("cat /sys/block/zram*/stat").split()[6]) * 512
+    assert written < 256 << 20, f"{written >> 20} MiB were swapped out"
+    assert lab.victims() == ["hog.service"] and lab.lives("important")
+    assert lab.kernel_killed() == 0
