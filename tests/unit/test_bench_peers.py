@@ -415,8 +415,8 @@ def test_exhaustion_is_compared_with_the_best_other_that_was_right() -> None:
 
 def test_a_static_hog_that_is_killed_misses_its_goal() -> None:
     text = "a hog that stops with half of the swap free is not killed"
-    assert reached(cell(OURS, seen("none"), swap="zram", storm="static"))[text] is False
-    assert reached(cell(OURS, seen("none", hog=lambda ms: 1), swap="zram", storm="static"))[text] is True
+    assert reached(cell(OURS, seen("none"), swap="disk", storm="static"))[text] is False
+    assert reached(cell(OURS, seen("none", hog=lambda ms: 1), swap="disk", storm="static"))[text] is True
 
 
 def test_a_document_is_changed_between_its_marks_only() -> None:

@@ -118,7 +118,7 @@ class Bench:
         lines: list[str] = []
         started = time.monotonic()
         header: dict[str, Any] = {**asdict(run), "key": self.key(run), "kernel": self.circumstances.kernel}
-        header |= {"version": self.version(run.candidate), "victim": storm.victim}
+        header |= {"version": self.version(run.candidate), "victim": storm.right(run.swap)}
         facts: dict[str, Any] = {}
         usable = True
         try:
@@ -158,7 +158,7 @@ def _keep(path: Path, value: dict[str, Any]) -> None:
 
 
 def _sentence(run: RunId, storm: Storm) -> str:
-    found = outcome(trace.read(run.path(STATE)), storm.victim)
+    found = outcome(trace.read(run.path(STATE)), storm.right(run.swap))
     if found.hung:
         return "hung"
     return (
@@ -195,7 +195,7 @@ def summarise(bench: Bench) -> dict[str, Any]:
                             "version": bench.version(name),
                             "kernel": bench.circumstances.kernel,
                             "key": key,
-                            "outcomes": [outcome(run, storm.victim).plain() for run in runs],
+                            "outcomes": [outcome(run, storm.right(swap)).plain() for run in runs],
                         }
                     )
     return {"machine": machine, "candidates": candidates, "cells": cells}

@@ -37,7 +37,7 @@ def goals(cells: Sequence[Cell]) -> list[Goal]:
     freed = [cell for cell in dry if not STORMS[cell.storm].is_left_behind]
     wet = [cell for cell in ours if cell.swap != "none"]
     deadly = [cell for cell in ours if STORMS[cell.storm].victim == "hog"]
-    static = [cell for cell in wet if cell.storm == "static"]
+    static = [cell for cell in wet if STORMS[cell.storm].right(cell.swap) == "none"]
     return [
         _every("right victim in every run", ours),
         _count("no kernel kill", ours),

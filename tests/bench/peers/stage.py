@@ -198,6 +198,8 @@ class Stage:
             f"/sys/fs/cgroup{self.machine.properties(unit, 'ControlGroup')['ControlGroup']}"
             for unit in self.candidate.units
         )
+        # What was started last is in the plan by then.
+        self.machine.run("sleep 10")
         used = f"for g in {groups}; do awk '/^usage_usec/ {{ print $2 }}' $g/cpu.stat; done"
         before, after = (
             sum(int(word) for word in part.split())

@@ -33,6 +33,10 @@ class Storm:
         """Whether there is nothing more to be seen once somebody is dead."""
         return self.victim == "hog"
 
+    def right(self, swap: str) -> str:
+        """`victim` with that kind of swap. Random data gains nothing in zram: there is no half of it to stay in."""
+        return "hog or none" if self.victim == "none" and swap == "zram" else self.victim
+
     @property
     def is_left_behind(self) -> bool:
         """Whether what it has used up stays used up when it is dead."""
