@@ -25,7 +25,7 @@ enum {
         ANEW_US = 10000000,
 };
 
-#define JUDGED (UINT64_C(8) << 20) /* bytes swapped out that say something of what is to come */
+#define JUDGED (UINT64_C(2) << 20) /* bytes swapped out that say something of what is to come */
 #define UNIT 4096
 
 static struct device {
