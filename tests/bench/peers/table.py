@@ -161,10 +161,10 @@ def page(summary: dict[str, Any], candidates: Sequence[str]) -> str:
     when = first if first == last else f"{first} to {last}"
     cells = cells_of(summary)
     runs = sorted({len(cell.outcomes) for cell in cells})
-    spoken = str(runs[0]) if len(runs) == 1 else f"{runs[0]} to {runs[-1]}"
+    spoken = f"{runs[0]} run{'s'[: runs[0] - 1]}" if len(runs) == 1 else f"{runs[0]} to {runs[-1]} runs"
     return (
         f"{BEGIN}\n"
-        f"Measured {when}, {spoken} runs in each cell: Debian trixie, Linux {machine['kernel']}, systemd "
+        f"Measured {when}, {spoken} in each cell: Debian trixie, Linux {machine['kernel']}, systemd "
         f"{machine['systemd']}, 2 processors, {MEMORY_MB} MiB, emulated by {machine['emulator']}.\n\n"
         f"![Time with memory exhausted and longest stall, for each candidate and storm](benchmarks.svg)\n\n"
         f"{tables(summary)}\n"
