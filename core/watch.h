@@ -28,9 +28,10 @@ bool oomslice_watch_update(struct oomslice_watch *watch, const struct oomslice_m
  */
 uint32_t oomslice_watch_judge(const struct oomslice_machine *machine, const struct oomslice_meminfo *info,
                               bool thrashing, bool waited);
+/* cffi: end */
+
 /*
  * Down to which MemAvailable and free swap together nobody else pays for what a dead victim has left behind, if there was
  * `left` of them when it was dead. Pure; bytes.
  */
 uint64_t oomslice_watch_floor(const struct oomslice_machine *machine, uint64_t left);
-/* cffi: end */
