@@ -138,24 +138,29 @@ static uint64_t lost_of(struct device *device, bool anew) {
         return free / UNIT * device->share;
 }
 
-uint64_t oomslice_zram_look(const struct oomslice_meminfo *info, uint64_t now_us) {
+static void measure(uint64_t now_us) {
         /* Another shortage, with other programs perhaps. */
         bool anew = now_us - looked_us > ANEW_US;
         uint64_t sum = 0;
 
-        if (info->swap_total != known_total) {
-                known_total = info->swap_total;
-                find_devices();
-        } else if (now_us - looked_us < LOOK_US) {
-                sum = oomslice_zram_last();
-                return sum < info->swap_free ? sum : info->swap_free;
-        }
         looked_us = now_us;
         for (int i = 0; i < DEVICES_MAX; i++)
                 sum += lost_of(&devices[i], anew);
-        sum = sum < info->swap_free ? sum : info->swap_free;
         atomic_store_explicit(&last, sum, memory_order_relaxed);
-        return sum;
+}
+
+uint64_t oomslice_zram_look(const struct oomslice_meminfo *info, uint64_t now_us) {
+        bool other_swap = info->swap_total != known_total;
+        uint64_t sum;
+
+        if (other_swap) {
+                known_total = info->swap_total;
+                find_devices();
+        }
+        if (other_swap || now_us - looked_us >= LOOK_US)
+                measure(now_us);
+        sum = oomslice_zram_last();
+        return sum < info->swap_free ? sum : info->swap_free;
 }
 
 uint64_t oomslice_zram_last(void) {

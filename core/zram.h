@@ -9,7 +9,7 @@
 void oomslice_zram_init(int block_fd, int swaps_fd);
 /* Bytes of info->swap_free that would give no memory, as of now or of a few milliseconds ago. The deciding thread's. */
 uint64_t oomslice_zram_look(const struct oomslice_meminfo *info, uint64_t now_us);
-/* What that said last; for other threads. */
+/* The same as it was last, for other threads: it may be more than the swap that is free by now. */
 uint64_t oomslice_zram_last(void);
 
 /* What one device holds, from mm_stat: bytes swapped out, and what they take in memory all the same. */

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from tests.vm.image import Image
-from tests.vm.lab import plain
+from tests.vm.lab import Lab, plain
 from tests.vm.machine import CommandError, Machine, MachineError, MachineSilent
 
 from .candidates import DATABASE, DATABASE_PRIORITY, HOG_PRIORITY, Candidate, files_of
@@ -25,7 +25,6 @@ from .storms import DATABASE_MB, FILES, HOT_MB, MEMORY_MB, STORM, SWAP_MB, Storm
 RUN = "/run/bench"
 DEVICES = {"disk": "/dev/vdc", "zram": "/dev/zram0"}
 CGROUPS = ("/sys/fs/cgroup/benchhog.slice/hog.service", "/sys/fs/cgroup/benchsvc.slice/database.service")
-GET_STATE = "busctl --system --json=short get-property org.oomslice1 /org/oomslice1 org.oomslice1.Manager State"
 GET_SLICE = "busctl --system --json=short call org.oomslice1 /org/oomslice1 org.oomslice1.Manager GetSlice s"
 SILENCE = 120.0
 """Seconds without a word, after which the machine counts as hung. Emulated, it speaks every half second when well."""
@@ -276,15 +275,11 @@ class Stage:
             machine.wait_for("pressure is over", self._is_calm, timeout=120, interval=2)
         if self.candidate.between:
             machine.check(self.candidate.between, timeout=120)
-            machine.wait_for("oomslice is armed", self._is_armed, timeout=120, interval=0.5)
+            machine.wait_for("oomslice is armed", Lab(machine).armed, timeout=120, interval=0.5)
         now = self._main_pids()
         missing = {unit for unit in set(self.pids) - set(now) if not self._is_done(unit)}
         self.pids = now
         return not missing and machine.properties("hog.service", "ActiveState")["ActiveState"] == "inactive"
-
-    def _is_armed(self) -> bool:
-        answer = self.machine.run(GET_STATE)
-        return answer.rc == 0 and bool(plain(json.loads(answer.out)["data"]).get("Armed"))
 
     def _is_calm(self) -> bool:
         text = self.machine.check("cat /proc/pressure/memory")
