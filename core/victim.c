@@ -51,10 +51,11 @@ static void note(struct signalled *signalled, int32_t pid) {
 
 /*
  * One round of a signal by pidfds. A pid may have been reused between the list and pidfd_open; so the list is read
- * again while the pidfd is held: who is in it then, under a pid whose process has not died, is a member.
+ * again while the pidfd is held: who is in it then, under a pid whose process has not died, is a member. Who is not has
+ * died, or is behind the second list's first since others before him have: *unsurep says that there were such.
  */
 static int signal_round(const struct oomslice_held *held, const struct oomslice_processes *before,
-                        struct signalled *known, int signal, uint32_t serial) {
+                        struct signalled *known, int signal, uint32_t serial, bool *unsurep) {
         struct oomslice_processes now = {.skip = before->skip};
         int pidfds[OOMSLICE_PROCESSES_MAX], killed = 0, error = 0;
 
@@ -65,8 +66,10 @@ static int signal_round(const struct oomslice_held *held, const struct oomslice_
         for (uint32_t i = 0; i < before->count; i++) {
                 int r = pidfds[i];
 
-                if (r >= 0 && !oomslice_processes_has(&now, before->pids[i]))
+                if (r >= 0 && !oomslice_processes_has(&now, before->pids[i])) {
                         r = -ESRCH;
+                        *unsurep = true;
+                }
                 if (r >= 0)
                         r = oomslice_pidfd_send_signal(pidfds[i], signal);
                 if (r == 0) {
@@ -111,7 +114,7 @@ int oomslice_victim_kill_each(const struct oomslice_held *held, struct oomslice_
                         first_total = round.total;
                         anybody = false;
                 }
-                r = signal_round(held, &round, &known, SIGKILL, serial);
+                r = signal_round(held, &round, &known, SIGKILL, serial, &anybody);
                 if (r > 0)
                         killed += r;
                 anybody = anybody || r > 0;
@@ -142,10 +145,11 @@ int oomslice_victim_list(const struct oomslice_held *held, struct oomslice_proce
 
 int oomslice_victim_tell(const struct oomslice_held *held, struct oomslice_processes *processes, int signal) {
         struct signalled told = {};
+        bool unsure = false; /* who gets no SIGTERM gets the kill that follows */
         int r;
 
         r = oomslice_victim_list(held, processes);
-        return r < 0 ? r : signal_round(held, processes, &told, signal, 0);
+        return r < 0 ? r : signal_round(held, processes, &told, signal, 0, &unsure);
 }
 
 int oomslice_victim_kill(const struct oomslice_held *held, struct oomslice_processes *processes,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import fcntl
 import os
 import select
@@ -28,6 +29,13 @@ def build(kind: str, directory: Path) -> Path:
     command = ["gcc", "-std=c11", "-Wall", "-Wextra", "-Werror", *BUILDS[kind]]
     subprocess.run([*command, *sorted(SCORES.glob("*.c")), "-o", program], check=True)
     return program
+
+
+def target(link: Path) -> str:
+    """What a descriptor of another process is; nothing if it has been closed meanwhile."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.readlink(link)
+    return ""
 
 
 def adj_of(pid: int) -> int:
@@ -129,7 +137,7 @@ class ScoresProcess:
         """How much the kernel watches for it."""
         assert self.process is not None
         directory = Path(f"/proc/{self.process.pid}")
-        found = [link.name for link in (directory / "fd").iterdir() if "inotify" in os.path.realpath(link)]
+        found = [link.name for link in (directory / "fd").iterdir() if "inotify" in target(link)]
         return (directory / "fdinfo" / found[0]).read_text(encoding="ascii").count("inotify wd:")
 
     def restore(self) -> None:

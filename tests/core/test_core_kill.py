@@ -11,16 +11,22 @@ import pytest
 
 from tests.core.rig import CORE, SANITIZERS, Tree, wait_until
 
+LATE: list[str | Path] = [Path(__file__).with_name("late.c")]
+LATE += [f"-Wl,--wrap=oomslice_{name}" for name in ("pidfd_send_signal", "processes_list")]
+
+
+def build(path: Path, *more: str | Path) -> Path:
+    """tests/core/kill_each.c on the core's files."""
+    sources = [source for source in sorted(CORE.glob("*.c")) if source.name != "main.c"]
+    source = Path(__file__).with_name("kill_each.c")
+    command = ["gcc", "-std=c11", "-O1", "-g", "-pthread", *SANITIZERS, f"-I{CORE}", source, *more, *sources]
+    subprocess.run([*command, "-o", path], check=True)
+    return path
+
 
 @pytest.fixture(scope="module")
 def program(mount: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """tests/core/kill_each.c on the core's files."""
-    path = tmp_path_factory.mktemp("kill") / "kill_each"
-    sources = [source for source in sorted(CORE.glob("*.c")) if source.name != "main.c"]
-    source = Path(__file__).with_name("kill_each.c")
-    command = ["gcc", "-std=c11", "-O1", "-g", "-pthread", *SANITIZERS, f"-I{CORE}", source, *sources, "-o", path]
-    subprocess.run(command, check=True)
-    return path
+    return build(tmp_path_factory.mktemp("kill") / "kill_each")
 
 
 @pytest.fixture
@@ -49,6 +55,13 @@ def test_more_processes_than_fit_into_one_list_are_killed(program: Path, tree: T
     tree.populate(unit, 600)
     run(program, unit)
     wait_until(lambda: not tree.pids(unit))
+
+
+def test_those_behind_are_killed_though_those_in_front_die_while_they_are_counted(tmp_path: Path, tree: Tree) -> None:
+    unit = tree.make("unit")
+    tree.populate(unit, 600)
+    assert run(build(tmp_path / "late", *LATE), unit)[1] == "kill 0 processes 600"
+    wait_until(lambda: not tree.pids(unit), 10)
 
 
 def test_unit_that_keeps_forking_is_killed(program: Path, tree: Tree) -> None:
