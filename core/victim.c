@@ -16,7 +16,7 @@
 #include "kill.h"
 #include "reaper.h"
 
-enum { ROUNDS = 256 };
+enum { ROUNDS = 256, SIGNALLED_MAX = 1024 };
 
 int oomslice_victim_check(const struct oomslice_held *held, struct oomslice_processes *processesp) {
         int r;
@@ -31,10 +31,10 @@ int oomslice_victim_check(const struct oomslice_held *held, struct oomslice_proc
         return oomslice_processes_untouchable(processesp) ? OOMSLICE_VICTIM_REFUSED : OOMSLICE_VICTIM_KILLED;
 }
 
-/* Who has the signal. Those beyond get it again, which does them no harm. */
+/* Who has the signal. Those beyond get it again, which does whom it kills no harm. */
 struct signalled {
         uint32_t count;
-        int32_t pids[1024];
+        int32_t pids[SIGNALLED_MAX];
 };
 
 static bool has(const struct signalled *signalled, int32_t pid) {
@@ -45,7 +45,7 @@ static bool has(const struct signalled *signalled, int32_t pid) {
 }
 
 static void note(struct signalled *signalled, int32_t pid) {
-        if (signalled->count < sizeof(signalled->pids) / sizeof(signalled->pids[0]))
+        if (signalled->count < SIGNALLED_MAX)
                 signalled->pids[signalled->count++] = pid;
 }
 
@@ -91,14 +91,15 @@ static int signal_round(const struct oomslice_held *held, const struct oomslice_
 /*
  * Rounds until nobody new appears: a process may fork until its own signal reaches it. Where there are more than a list
  * holds, those behind are come to also while those in front, who have the signal, have not got a processor to die on.
+ * Whoever is not killed is told once, so for them it ends when no more can be remembered. Returns how many, or -errno.
  */
-int oomslice_victim_kill_each(const struct oomslice_held *held, struct oomslice_processes *processes,
-                              uint32_t serial) {
+static int signal_each(const struct oomslice_held *held, struct oomslice_processes *processes, int signal,
+                       uint32_t serial) {
         struct oomslice_processes round = {}; /* not static: two threads may come here */
         struct signalled known = {};
         uint32_t first_total = 0;
         bool anybody = false;
-        int killed = 0, r = 0;
+        int count = 0, r = 0;
 
         for (int i = 0; i < ROUNDS; i++) {
                 round.total = round.count = 0;
@@ -107,25 +108,34 @@ int oomslice_victim_kill_each(const struct oomslice_held *held, struct oomslice_
                         break;
                 oomslice_processes_list_below(held->directory, &round);
                 if (oomslice_processes_untouchable(&round))
-                        return killed > 0 ? 0 : -EPERM;
+                        return count > 0 ? count : -EPERM;
                 if (i == 0)
                         *processes = round;
                 if (round.skip == 0) {
                         first_total = round.total;
                         anybody = false;
                 }
-                r = signal_round(held, &round, &known, SIGKILL, serial, &anybody);
+                r = signal_round(held, &round, &known, signal, serial, &anybody);
                 if (r > 0)
-                        killed += r;
+                        count += r;
                 anybody = anybody || r > 0;
                 if (round.total > round.skip + OOMSLICE_PROCESSES_MAX)
                         round.skip += OOMSLICE_PROCESSES_MAX;
+                else if (signal != SIGKILL && known.count == SIGNALLED_MAX)
+                        break;
                 else if (anybody || round.total < first_total)
                         round.skip = 0; /* those who ended meanwhile have moved others to the front */
                 else
                         break;
         }
-        if (killed > 0)
+        return count > 0 ? count : r;
+}
+
+int oomslice_victim_kill_each(const struct oomslice_held *held, struct oomslice_processes *processes,
+                              uint32_t serial) {
+        int r = signal_each(held, processes, SIGKILL, serial);
+
+        if (r > 0)
                 return OOMSLICE_VICTIM_KILLED;
         return r == -ENODEV || r == 0 ? (int)OOMSLICE_VICTIM_GONE : r;
 }
@@ -144,12 +154,8 @@ int oomslice_victim_list(const struct oomslice_held *held, struct oomslice_proce
 }
 
 int oomslice_victim_tell(const struct oomslice_held *held, struct oomslice_processes *processes, int signal) {
-        struct signalled told = {};
-        bool unsure = false; /* who gets no SIGTERM gets the kill that follows */
-        int r;
-
-        r = oomslice_victim_list(held, processes);
-        return r < 0 ? r : signal_round(held, processes, &told, signal, 0, &unsure);
+        processes->skip = processes->total = processes->count = 0;
+        return held->procs < 0 ? -ENOENT : signal_each(held, processes, signal, 0);
 }
 
 int oomslice_victim_kill(const struct oomslice_held *held, struct oomslice_processes *processes,

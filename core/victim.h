@@ -22,7 +22,7 @@ int oomslice_victim_kill_each(const struct oomslice_held *held, struct oomslice_
                               uint32_t serial);
 /* All it holds, in cgroups below as well. 0 or -errno: ENOENT without such a file, EPERM if it may not be touched. */
 int oomslice_victim_list(const struct oomslice_held *held, struct oomslice_processes *processes);
-/* Another signal to each process. Returns how many have it, or -errno; `processes` lists them. */
+/* Another signal to each process. Returns how many have it, or -errno; `processes` lists the first of them. */
 int oomslice_victim_tell(const struct oomslice_held *held, struct oomslice_processes *processes, int signal);
 /* After the kill: lists what is in cgroups below, and has all listed processes reaped. */
 void oomslice_victim_reap(const struct oomslice_held *held, struct oomslice_processes *processes,

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Kills the cgroup whose directory is given as on a kernel without cgroup.kill. For test_core_kill.py. */
+/* Kills the cgroup whose directory is given, without cgroup.kill, or tells it to end. For test_core_kill.py. */
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -21,6 +22,12 @@ int main(int count, char **arguments) {
                 return 2;
         close(held.kill);
         held.kill = -1;
+        /* "end": who is only asked to; "go on": what nobody dies of. */
+        if (strcmp(arguments[2], "end") == 0 || strcmp(arguments[2], "go on") == 0) {
+                r = oomslice_victim_tell(&held, &processes, arguments[2][0] == 'e' ? SIGTERM : SIGCONT);
+                printf("told %d\n", r);
+                return 0;
+        }
         /* "join": this program is itself in the cgroup, which it then must not touch. */
         if (strcmp(arguments[2], "join") == 0) {
                 int procs = openat(held.directory, "cgroup.procs", O_WRONLY);

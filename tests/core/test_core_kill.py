@@ -73,6 +73,15 @@ def test_unit_that_keeps_forking_is_killed(program: Path, tree: Tree) -> None:
         wait_until(lambda: not tree.pids(unit))
 
 
+def test_all_processes_of_a_large_unit_are_told_once_each(program: Path, tree: Tree) -> None:
+    unit = tree.make("unit")
+    tree.populate(unit, 600)
+    # Nobody dies of that, so who is told twice is counted twice.
+    assert run(program, unit, "go on") == ["told 600"]
+    assert run(program, unit, "end") == ["told 600"]
+    wait_until(lambda: not tree.pids(unit))
+
+
 def test_empty_and_removed_units_are_gone(program: Path, tree: Tree) -> None:
     assert run(program, tree.make("empty"))[1].startswith("kill 1 ")
 
