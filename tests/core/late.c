@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -17,19 +18,21 @@ int __wrap_oomslice_pidfd_send_signal(int pidfd, int signal);
 int __real_oomslice_processes_list(int procs, struct oomslice_processes *processes);
 int __wrap_oomslice_processes_list(int procs, struct oomslice_processes *processes);
 
-static int late[4096], count, arrived;
+enum { MAX = 4096 };
+
+static int late[MAX], count, arrived;
 
 static void arrive(int more) {
         for (; more > 0 && arrived < count; more--, arrived++) {
                 struct pollfd one = {.fd = late[arrived], .events = POLLIN};
 
-                (void)__real_oomslice_pidfd_send_signal(late[arrived], 9);
+                (void)__real_oomslice_pidfd_send_signal(late[arrived], SIGKILL);
                 (void)poll(&one, 1, 10000);
         }
 }
 
 int __wrap_oomslice_pidfd_send_signal(int pidfd, int signal) {
-        if (signal != 9 || count == 4096)
+        if (signal != SIGKILL || count == MAX)
                 return __real_oomslice_pidfd_send_signal(pidfd, signal);
         late[count] = fcntl(pidfd, F_DUPFD_CLOEXEC, 0);
         count += late[count] >= 0;
