@@ -67,7 +67,7 @@ static void set_next(const struct oomslice_machine *machine, uint64_t now_us) {
         /* While a victim is awaited, that has its own looks, and each of them is followed by one here. */
         if (!watch.active || ready == OOMSLICE_MOMENT_NEVER)
                 return;
-        next_us = now_us + oomslice_watch_interval(oomslice_watch_margin(machine, &info), watch.fall);
+        next_us = now_us + oomslice_watch_pause(machine, &info, watch.fall);
         if (is_short && ready > next_us)
                 next_us = ready;
 }

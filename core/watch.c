@@ -16,6 +16,8 @@
 #define FILL_RATE (UINT64_C(2) << 30)
 #define INTERVAL_MIN UINT64_C(1000)
 #define INTERVAL_MAX UINT64_C(1000000)
+/* Gentle steps lose less by coming late than a kill, and memory can stay for hours where they begin. */
+#define INTERVAL_LADDER UINT64_C(10000)
 
 static uint64_t above(uint64_t value, uint64_t limit) {
         return value > limit ? value - limit : 0;
@@ -41,6 +43,23 @@ uint64_t oomslice_watch_interval(uint64_t margin, uint64_t fall) {
         if (interval < INTERVAL_MIN)
                 return INTERVAL_MIN;
         return interval > INTERVAL_MAX ? INTERVAL_MAX : interval;
+}
+
+/* There are ladders before the limits, and as far as swap goes they may be climbed. */
+static bool has_ladders(const struct oomslice_machine *machine, const struct oomslice_meminfo *info) {
+        return machine->available_ladder > 0 && info->swap_free <= machine->swap_free_ladder;
+}
+
+uint64_t oomslice_watch_pause(const struct oomslice_machine *machine, const struct oomslice_meminfo *info,
+                              uint64_t fall) {
+        uint64_t pause = oomslice_watch_interval(oomslice_watch_margin(machine, info), fall), ladder;
+
+        if (!has_ladders(machine, info))
+                return pause;
+        ladder = oomslice_watch_interval(above(info->available, machine->available_min), fall);
+        if (ladder < INTERVAL_LADDER)
+                ladder = INTERVAL_LADDER;
+        return ladder < pause ? ladder : pause;
 }
 
 static void measure(struct oomslice_watch *watch, const struct oomslice_machine *machine,
@@ -87,9 +106,12 @@ uint32_t oomslice_watch_judge(const struct oomslice_machine *machine, const stru
                 return OOMSLICE_TRIGGER_AVAILABLE;
         if (thrashing && info->available <= machine->available_thrash)
                 return OOMSLICE_TRIGGER_THRASH;
-        /* Low, and somebody has waited for memory lately: time for ladders that begin with something gentle. */
-        if (waited && info->available <= machine->available_ladder &&
-            info->swap_free <= machine->swap_free_ladder)
+        /*
+         * Time for ladders that begin with something gentle: memory is low, and somebody has waited for it lately. Or all that
+         * is left is swap: then nobody has to wait first, for those who would are not those who are to make room.
+         */
+        if (has_ladders(machine, info) && info->available <= machine->available_ladder &&
+            (waited || info->available <= machine->available_min))
                 return OOMSLICE_TRIGGER_LOW;
         return 0;
 }

@@ -19,6 +19,9 @@ struct oomslice_watch {
 uint64_t oomslice_watch_margin(const struct oomslice_machine *machine, const struct oomslice_meminfo *info);
 /* How long one may look away from a margin that shrinks by `fall` bytes per second. Pure; microseconds. */
 uint64_t oomslice_watch_interval(uint64_t margin, uint64_t fall);
+/* How long one may look away, so that neither the limits nor the place where ladders begin is missed. As above. */
+uint64_t oomslice_watch_pause(const struct oomslice_machine *machine, const struct oomslice_meminfo *info,
+                              uint64_t fall);
 /* Takes a new reading: starts or ends the watch and measures the fall. Returns true if the machine is short. */
 bool oomslice_watch_update(struct oomslice_watch *watch, const struct oomslice_machine *machine,
                            const struct oomslice_meminfo *info, uint64_t now_us);

@@ -55,6 +55,25 @@ static void test_margin(void) {
         CHECK(oomslice_watch_margin(&machine, &now) == 0);
 }
 
+static void test_pause(void) {
+        struct oomslice_machine with_ladders = machine;
+        struct oomslice_meminfo now = info(100, 450);
+
+        /* Without ladders only what is left until both limits counts, and that is swap. */
+        CHECK(oomslice_watch_pause(&machine, &now, 0) == oomslice_watch_interval(400 * MIB, 0));
+        with_ladders.available_ladder = 200 * MIB;
+        with_ladders.swap_free_ladder = 450 * MIB;
+        CHECK(oomslice_watch_pause(&with_ladders, &now, 0) == 10000);
+        now = info(140, 450);
+        CHECK(oomslice_watch_pause(&with_ladders, &now, 0) == 10000);
+        now = info(180, 450); /* on the way there, as often as towards a limit */
+        CHECK(oomslice_watch_pause(&with_ladders, &now, 0) == oomslice_watch_interval(80 * MIB, 0));
+        now = info(100, 451); /* too much swap for a ladder */
+        CHECK(oomslice_watch_pause(&with_ladders, &now, 0) == oomslice_watch_interval(401 * MIB, 0));
+        now = info(100, 51); /* the end is nearer than the next look for a ladder would be */
+        CHECK(oomslice_watch_pause(&with_ladders, &now, 0) == 1000);
+}
+
 static void test_floor(void) {
         struct oomslice_machine without_swap = machine;
 
@@ -111,6 +130,7 @@ static void test_meminfo(void) {
 int main(void) {
         test_interval();
         test_margin();
+        test_pause();
         test_floor();
         test_watch();
         test_meminfo();

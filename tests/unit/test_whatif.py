@@ -211,6 +211,9 @@ def test_the_judge_is_the_cores() -> None:
     assert judged[101, 10, False, False] == 0
     assert judged[101, 10, True, False] == judged[200, 50, True, True] == lib.OOMSLICE_TRIGGER_THRASH
     assert judged[100, 11, False, True] == judged[300, 20, True, True] == lib.OOMSLICE_TRIGGER_LOW
+    # What is left is swap: ladders begin before anybody has waited. Above the limit of memory somebody must have.
+    assert judged[100, 11, False, False] == lib.OOMSLICE_TRIGGER_LOW
+    assert judged[300, 20, False, False] == 0
     assert judged[301, 20, True, True] == judged[200, 50, False, True] == 0
 
 

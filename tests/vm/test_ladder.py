@@ -33,9 +33,9 @@ def frozen(lab: Lab, path: str = CGROUP) -> bool:
     return "frozen 1" in lab.machine.check(f"cat {path}/cgroup.events")
 
 
-def high(lab: Lab) -> int:
-    """memory.high of the jailed unit; 0 for max, or if the unit is gone."""
-    value = lab.machine.run(f"cat {CGROUP}/memory.high").out.strip()
+def high(lab: Lab, path: str = CGROUP) -> int:
+    """memory.high of a unit, the jailed one if not said; 0 for max, or if the unit is gone."""
+    value = lab.machine.run(f"cat {path}/memory.high").out.strip()
     return int(value) if value.isdecimal() else 0
 
 
@@ -246,3 +246,28 @@ def test_low_memory_has_the_harmless_part_of_a_ladder_climbed(lab: Lab) -> None:
     assert steps(decision) == [("freeze", "done")]
     lab.machine.wait_for("it is thawed", lambda: not frozen(lab, path), 60)
     assert lab.kernel_killed() == 0
+
+
+def test_where_only_swap_is_left_a_ladder_begins_before_anybody_has_waited_for_memory(lab: Lab) -> None:
+    lab.use_swap()
+    lab.configure("machine:\n  swap-free-ladder: 100%\n  sign: full 450ms/500ms\n")
+    lab.drop_in("hog.service", "Priority=-100\nActions=throttle:100 kill@10min")
+    lab.start_service("important", 100)
+    lab.start_service("relief", 150)
+    lab.start_hog("hog", rate=40, max_mb=lab.machine.available_mb() + 120, wait_for="go")
+    lab.wait_planned(hog=-100, important=0, relief=0)
+    lab.go()
+    path = "/sys/fs/cgroup/system.slice/hog.service"
+    limit = lab.machine.wait_for("it pays for its growth", lambda: high(lab, path), 120, 0.2)
+    lab.machine.check("sleep 3")
+    assert lab.machine.active("hog.service"), "a kill should wait for the limits"
+    lab.machine.check("systemctl stop relief.service")
+    decision = the_decision(lab, "relieved")
+    assert (decision["trigger"], decision["victim"]) == ("memory-low", "hog.service")
+    assert [name for name, _result in steps(decision)] == ["throttle"]
+    assert decision["steps"][0]["amount"] == limit
+    # Most of swap was free, and memory was at the limit and not yet used up.
+    assert decision["swap_free"] > decision["swap_total"] * 9 // 10, decision
+    assert 0 < decision["mem_available"] <= decision["mem_available_limit"]
+    lab.machine.wait_for("it pays no longer", lambda: not high(lab, path), 60)
+    assert lab.lives("important") and lab.kernel_killed() == 0

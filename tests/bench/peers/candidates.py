@@ -4,8 +4,8 @@
 The database has MemoryMin= and OOMScoreAdjust= for all of them, the kernel alone included, as a careful administrator
 would set them. As packaged, nobody is told more than that. Tuned, each is told by its own means that the hog is to go
 and the database to stay, and acts as early as its makers advise. Beyond those, oomslice is given Priority= of two
-slices, a smaller limit of available memory than it has by default and, with swap, that the hog makes room when the
-database stalls: first by paying for its own growth, then by its end.
+slices, a smaller limit of available memory than it has by default and, with swap, that the hog makes room when only
+swap is left or the database stalls: first by paying for its own growth, then by its end.
 """
 
 from __future__ import annotations
@@ -63,9 +63,13 @@ _OOMD_ANONYMOUS = """ {"name":"no swap","detectors":[["anon",
   "actions":[{"name":"kill_by_memory_size_or_growth","args":{"cgroup":"benchhog.slice/*","post_action_delay":"1"}}]}"""
 
 
+_LIMITS = "machine:\n  available-min: 2.5%\n"
+# Ladders begin as soon as swap is all that is left, not only when most of it is used up.
+_LADDERS = "  swap-free-ladder: 100%\n"
+_LIMITS_FILE = "/etc/oomslice/oomslice.yaml.d/50-bench.yaml"
 _HOG_SETTINGS = f"{SYSTEMD}/benchhog.slice.d/50-oomslice.conf"
-# From when the database stalls the hog waits for its own growth; if that does not help for so long, it dies.
-_HOG_PAYS_FIRST = "Actions=throttle:100 kill@5s\n"
+# From there on, or from when the database stalls, the hog waits for its own growth; after five seconds of that it dies.
+_HOG_PAYS_FIRST = "Actions=throttle:90 kill@5s\n"
 _DATABASE_SETTINGS = f"{SYSTEMD}/benchsvc.slice.d/50-oomslice.conf"
 _DATABASE_STALLS = "PressureTrigger=some 10ms/500ms\nPressureVictims=lower-priority\n"
 # It rests longer, up to minutes, where units of one name die again and again, as they do here.
@@ -165,12 +169,13 @@ CANDIDATES = {
             tuned=True,
             command="systemctl reload oomsliced.service",
             files={
-                "/etc/oomslice/oomslice.yaml.d/50-bench.yaml": "machine:\n  available-min: 2.5%\n",
+                _LIMITS_FILE: _LIMITS + _LADDERS,
                 _HOG_SETTINGS: f"[X-OOMSlice]\nPriority={HOG_PRIORITY}\n{_HOG_PAYS_FIRST}",
                 _DATABASE_SETTINGS: f"[X-OOMSlice]\nPriority={DATABASE_PRIORITY}\n{_DATABASE_STALLS}",
             },
             # Without swap nothing is lost by waiting until memory is gone.
             without_swap={
+                _LIMITS_FILE: _LIMITS,
                 _HOG_SETTINGS: f"[X-OOMSlice]\nPriority={HOG_PRIORITY}\n",
                 _DATABASE_SETTINGS: f"[X-OOMSlice]\nPriority={DATABASE_PRIORITY}\n",
             },

@@ -98,7 +98,9 @@ class Stage:
             if self.swap != "none":
                 machine.check(f"swapoff {DEVICES[self.swap]}", timeout=300)
             if self.swap == "zram":
-                machine.check("echo 1 > /sys/block/zram0/reset")
+                # Whoever looks at new devices may still have it open (EBUSY).
+                reset = "echo 1 > /sys/block/zram0/reset"
+                machine.wait_for("zram is empty", lambda: machine.run(reset).rc == 0, timeout=30, interval=0.5)
             self.swap = swap
             self._write_files()
             machine.check("systemctl daemon-reload", timeout=120)
