@@ -250,6 +250,7 @@ static enum result act(uint32_t index, const struct oomslice_cause *cause, struc
         const struct oomslice_candidate victim = sample->candidates[0];
         const struct oomslice_plan_unit *settings = oomslice_sample_settings(sample, &victim);
         const char *name = oomslice_sample_name(sample, &victim);
+        const bool is_low = cause->trigger == OOMSLICE_TRIGGER_LOW;
         struct domain *domain = &domains[index];
         struct oomslice_record *record;
         bool restarting;
@@ -260,14 +261,13 @@ static enum result act(uint32_t index, const struct oomslice_cause *cause, struc
                 oomslice_sample_strike(sample, OOMSLICE_CANDIDATE_GONE);
                 return NEXT;
         }
+        restarting = oomslice_restarts_count(name, oomslice_moment_now()) >= RESTARTS;
         /* Memory is low, but nobody is short of it yet: whose ladder begins with a kill is left alone. */
-        if (cause->trigger == OOMSLICE_TRIGGER_LOW &&
-            !oomslice_climb_is_gentle(&sample->force->plan, settings)) {
+        if (is_low && (restarting || !oomslice_climb_is_gentle(&sample->force->plan, settings))) {
                 rest_from_low(domain);
                 return DONE;
         }
 
-        restarting = oomslice_restarts_count(name, oomslice_moment_now()) >= RESTARTS;
         record = oomslice_record_new(sample->force, index, cause);
         record->flags = restarting ? OOMSLICE_RECORD_RESTARTING : 0;
         oomslice_record_set_candidates(record, sample, true);
@@ -291,6 +291,12 @@ static enum result act(uint32_t index, const struct oomslice_cause *cause, struc
                                      cause->trigger == OOMSLICE_TRIGGER_AVAILABLE) &&
             climb(domain, cause, sample, settings, record))
                 return DONE;
+        /* Too many are under way. That is no reason to die for memory that is low. */
+        if (is_low) {
+                oomslice_record_finish(record, OOMSLICE_OUTCOME_FAILED, EBUSY);
+                rest_from_low(domain);
+                return DONE;
+        }
         return kill(domain, cause, sample, settings, &processes, r, record);
 }
 

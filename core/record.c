@@ -61,6 +61,18 @@ static void set_pressure(struct oomslice_record *record, const struct oomslice_f
         }
 }
 
+/* Which of the machine's limits its figures are to be read by. */
+static void set_limits(struct oomslice_record *record, const struct oomslice_machine *machine) {
+        record->mem_available_limit = machine->available_min;
+        record->swap_free_limit = machine->swap_free_min;
+        if (record->trigger == OOMSLICE_TRIGGER_THRASH) {
+                record->mem_available_limit = machine->available_thrash;
+        } else if (record->trigger == OOMSLICE_TRIGGER_LOW) {
+                record->mem_available_limit = machine->available_ladder;
+                record->swap_free_limit = machine->swap_free_ladder;
+        }
+}
+
 struct oomslice_record *oomslice_record_new_bare(const struct oomslice_force *force, uint32_t domain,
                                                  const struct oomslice_cause *cause,
                                                  struct oomslice_record *nowhere) {
@@ -84,10 +96,7 @@ struct oomslice_record *oomslice_record_new_bare(const struct oomslice_force *fo
         record->mem_available = cause->meminfo.available;
         record->swap_total = cause->meminfo.swap_total;
         record->swap_free = cause->meminfo.swap_free;
-        record->mem_available_limit = cause->trigger == OOMSLICE_TRIGGER_THRASH
-                                              ? header->machine.available_thrash
-                                              : header->machine.available_min;
-        record->swap_free_limit = header->machine.swap_free_min;
+        set_limits(record, &header->machine);
         record->domain_cgroup_id = force->plan.units[planned->unit].cgroup_id;
         copy_name(record->domain_name, oomslice_plan_name(&force->plan, planned->unit));
         return record;

@@ -308,7 +308,55 @@ def test_low_memory_is_answered_gently_and_only_where_the_ladder_begins_so(scene
     scene.core.set_memory(4096)
     record = records.wait(20)
     assert (record.trigger, record.outcome) == (lib.OOMSLICE_TRIGGER_LOW, lib.OOMSLICE_OUTCOME_RELIEVED)
+    assert (record.mem_available_limit, record.swap_free_limit) == (300 << 20, 100 << 20)
     wait_until(lambda: not frozen(gentle), 20)
+
+
+LOW_BY_SWAP = {"available_ladder": 300 << 20, "swap_free_ladder": 900 << 20}
+
+
+def test_where_only_swap_is_left_a_ladder_begins_though_nobody_has_waited(scene: Scene) -> None:
+    unit = scene.add("gentle.service", -20, processes=1, ladder=(FREEZE, after(60, KILL)))
+    records = scene.hand_over(**LOW_BY_SWAP)
+    for available, swap_free in ((150, 900), (90, 901)):  # in MiB: above the limit of memory; too much swap
+        scene.core.set_memory(available, 1000, swap_free)
+        scene.core.poke()
+        time.sleep(2)
+        assert records.next() is None and not frozen(unit)
+    scene.core.set_memory(90, 1000, 900)
+    wait_until(lambda: frozen(unit), 20)
+    scene.core.set_memory(4096, 1000, 1000)
+    record = records.wait(20)
+    assert (record.trigger, record.outcome) == (lib.OOMSLICE_TRIGGER_LOW, lib.OOMSLICE_OUTCOME_RELIEVED)
+    assert scene.alive(unit) == 1
+
+
+def test_low_memory_does_not_kill_what_always_comes_back(scene: Scene) -> None:
+    busy = scene.add_slice("busy.slice")
+    scene.add("busy.slice/a.service", parent=busy, ladder=(FREEZE, after(60, KILL)))
+    other = scene.add("busy.slice/b.service", parent=busy, ladder=(FREEZE, after(60, KILL)))
+    records = scene.hand_over(domains=[Domain(0, cooldown_us=1000)], **LOW_BY_SWAP)
+    for _ in range(3):
+        unit = scene.tree.make("busy.slice/a.service")
+        scene.tree.populate(unit, 1)
+        scene.shortage()
+        # Until there is memory again it says that there is nobody else.
+        wait_until(lambda: (record := records.next()) and record.outcome == lib.OOMSLICE_OUTCOME_FREED, 40)
+        scene.core.set_memory(4096, 1000, 1000)
+        scene.core.poke()
+        scene.tree.remove(unit)
+    while records.next():
+        pass
+    unit = scene.tree.make("busy.slice/a.service")
+    scene.tree.populate(unit, 1)
+    scene.core.set_memory(90, 1000, 900)
+    scene.core.poke()
+    time.sleep(3)
+    assert records.next() is None and scene.alive(unit) == 1 and not frozen(unit)
+    # It was that unit's past that spared it.
+    scene.tree.remove_processes(unit)
+    scene.tree.populate(other, 1)
+    wait_until(lambda: frozen(other), 20)
 
 
 def test_largest_process_alone_is_killed_where_that_is_the_scope(scene: Scene, stallers: Stallers) -> None:
