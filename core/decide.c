@@ -322,7 +322,8 @@ static void count_relapse(struct domain *domain, uint64_t now_us) {
  */
 static bool stands_still(struct domain *domain, const struct oomslice_machine *machine,
                          const struct oomslice_meminfo *meminfo) {
-        uint64_t left = meminfo->available + meminfo->swap_free;
+        /* What is on its way to swap takes both for a moment: that is no loss. */
+        uint64_t left = meminfo->available + meminfo->swap_free + meminfo->swap_cached;
 
         if (!domain->left_behind)
                 return false;

@@ -18,12 +18,14 @@ int oomslice_meminfo_parse(const char *text, struct oomslice_meminfo *infop) {
         /* A kernel without CONFIG_SWAP has neither line: no swap, which is what 0 says. */
         (void)oomslice_file_parse_field(text, "SwapTotal:", &info.swap_total);
         (void)oomslice_file_parse_field(text, "SwapFree:", &info.swap_free);
+        (void)oomslice_file_parse_field(text, "SwapCached:", &info.swap_cached);
         (void)oomslice_file_parse_field(text, "Active(file):", &active);
         (void)oomslice_file_parse_field(text, "Inactive(file):", &inactive);
         info.total *= 1024;
         info.available *= 1024;
         info.swap_total *= 1024;
         info.swap_free *= 1024;
+        info.swap_cached *= 1024;
         info.file = (active + inactive) * 1024;
         *infop = info;
         return 0;

@@ -11,6 +11,7 @@ struct oomslice_meminfo {
         uint64_t swap_total;
         uint64_t swap_free;
         uint64_t file; /* page cache on the LRU lists */
+        uint64_t swap_cached; /* in memory with a place in swap: one of the two will be free */
 };
 /* cffi: end */
 

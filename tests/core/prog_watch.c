@@ -117,6 +117,9 @@ static void test_meminfo(void) {
                       "SwapFree:  2 kB\n",
                       &now) == 0);
         CHECK(now.total == 16384 && now.available == 8192 && now.swap_total == 4096 && now.swap_free == 2048);
+        CHECK(now.swap_cached == 0);
+        CHECK(oomslice_meminfo_parse("MemTotal: 16 kB\nMemAvailable: 8 kB\nSwapCached: 3 kB\n", &now) == 0);
+        CHECK(now.swap_cached == 3072);
         CHECK(oomslice_meminfo_parse("MemTotal: 16 kB\nMemAvailable: 0 kB\n", &now) == 0);
         CHECK(now.available == 0 && now.swap_free == 0);
         /* Nothing where a figure should be must never look like no memory. */
