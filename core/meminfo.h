@@ -10,7 +10,7 @@ struct oomslice_meminfo {
                 available; /* MemAvailable; the deciding thread takes off what nobody can have, see withheld.h */
         uint64_t swap_total;
         uint64_t swap_free;
-        uint64_t file; /* page cache on the LRU lists */
+        uint64_t file;        /* page cache on the LRU lists */
         uint64_t swap_cached; /* in memory with a place in swap: one of the two will be free */
 };
 /* cffi: end */
