@@ -456,11 +456,12 @@ def test_the_database_is_protected_for_all_and_ours_has_little_more_than_priorit
     for candidate in CANDIDATES.values():
         assert "MemoryMin=128M" in files_of(candidate, swap=True)["/etc/systemd/system/benchsvc.slice"]
         assert "Memory" not in files_of(candidate, swap=True)["/etc/systemd/system/benchhog.slice"]
-    stalls = "(Actions=throttle:100 kill@5s|PressureTrigger=.*\nPressureVictims=lower-priority)\n"
+    stalls = "(Actions=throttle:90 kill@5s|PressureTrigger=.*\nPressureVictims=lower-priority)\n"
     for swap, more in ((False, ""), (True, stalls)):
         files = files_of(CANDIDATES["oomslice-tuned"], swap=swap)
         ours = [text for path, text in files.items() if path.endswith("50-oomslice.conf")]
         assert len(ours) == 2
+        assert ("swap-free-ladder: 100%" in files["/etc/oomslice/oomslice.yaml.d/50-bench.yaml"]) is swap
         assert all(re.fullmatch(rf"\[X-OOMSlice\]\nPriority=-?\d+\n{more}", text) for text in ours)
     assert not CANDIDATES["oomslice"].files
 
@@ -550,6 +551,10 @@ class Told:
     def available_mb(self) -> int:
         return 800
 
+    def wait_for(self, what: str, condition: Callable[[], object], timeout: float = 30.0, interval: float = 0.1) -> None:
+        if what.startswith("zram"):
+            assert condition()
+
     def first(self, part: str) -> int:
         return next(index for index, command in enumerate(self.said) if part in command)
 
@@ -570,6 +575,16 @@ def test_another_kind_of_swap_begins_with_a_daemon_and_a_database_that_have_seen
     assert not any("swapoff" in command for command in machine.said)
     order = ["swapon /dev/vdc", "systemctl start oomd.service", "start database"]
     assert [machine.first(part) for part in order] == sorted(machine.first(part) for part in order)
+
+
+def test_ours_goes_on_over_another_kind_of_swap_and_reads_its_settings_anew() -> None:
+    machine = Told()
+    stage = Stage.__new__(Stage)
+    stage.machine, stage.candidate, stage.swap = cast(Machine, machine), CANDIDATES["oomslice-tuned"], "none"
+    stage.change_swap("disk")
+    order = ["50-bench.yaml", "daemon-reload", "systemctl reload oomsliced.service", "start database"]
+    assert [machine.first(part) for part in order] == sorted(machine.first(part) for part in order)
+    assert not any("stop oomslice" in command for command in machine.said)
 
 
 @pytest.fixture(scope="module", name="built")
