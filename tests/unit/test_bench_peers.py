@@ -551,7 +551,9 @@ class Told:
     def available_mb(self) -> int:
         return 800
 
-    def wait_for(self, what: str, condition: Callable[[], object], timeout: float = 30.0, interval: float = 0.1) -> None:
+    def wait_for(
+        self, what: str, condition: Callable[[], object], timeout: float = 30.0, interval: float = 0.1
+    ) -> None:
         if what.startswith("zram"):
             assert condition()
 
