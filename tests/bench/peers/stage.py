@@ -104,8 +104,8 @@ class Stage:
             self.swap = swap
             self._write_files()
             machine.check("systemctl daemon-reload", timeout=120)
-            if self.candidate.is_ours:
-                machine.check(self.candidate.command or "true", timeout=120)  # it goes on, and reads its settings anew
+            if self.candidate.is_ours and self.candidate.command:
+                machine.check(self.candidate.command, timeout=120)  # it goes on, and reads its settings anew
             self._open()
         except CommandError as error:
             raise MachineError(str(error)) from error
