@@ -255,3 +255,27 @@ static __always_inline bool is_victim(__u64 id, __u64 now) {
 
         return flight && flight->victim == id && now < flight->until_nsec;
 }
+
+enum { UNIT_LEVELS = 16 }; /* no unit is as deep */
+
+/* Whether all of the unit that it belongs to is dying. */
+static __always_inline bool is_of_victim(struct task_struct *task) {
+        const struct cgroup *cgroup = BPF_CORE_READ(task, cgroups, dfl_cgrp);
+        int level = BPF_CORE_READ(cgroup, level);
+
+        for (int i = 1; i <= UNIT_LEVELS; i++) {
+                struct flight *flight;
+                __u64 id, *domain;
+
+                if (i > level)
+                        return false;
+                id = id_at_level(cgroup, i);
+                domain = bpf_map_lookup_elem(&dying, &id);
+                flight = domain ? bpf_map_lookup_elem(&flights, domain) : NULL;
+                /* Of a unit that loses one process the others live on. */
+                if (flight && flight->victim == id && !flight->emptied &&
+                    flight->scope != OOMSLICE_SCOPE_PROCESS)
+                        return true;
+        }
+        return false;
+}

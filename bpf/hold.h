@@ -2,7 +2,9 @@
 #pragma once
 /*
  * Holds an allocation that would go on to the kernel's killer, while a victim is dying: then it finds memory when it looks
- * once more. It turns round on the processor, since nothing here may sleep; not for longer than a victim has to die.
+ * once more. It turns round on the processor, since nothing here may sleep; not for longer than a victim has to die. One of
+ * the victim's own that the walk has not come to yet is not held, but dies now: many that turn round keep the processors from
+ * the walk, and whoever is let go while its unit gives memory back takes that, and brings the others to the limit again.
  */
 #include "flight.h"
 #include "memory.h"
@@ -11,18 +13,30 @@ enum { POLLS_MAX = 1 << 23 }; /* no loop may be longer */
 
 enum { NEAR_PAGES = 64 }; /* an allocation is charged in batches of so many */
 
-static __always_inline bool is_full(const struct mem_cgroup *memcg) {
+static __always_inline bool is_within(const struct mem_cgroup *memcg, __u64 pages) {
         __s64 usage = BPF_CORE_READ(memcg, memory.usage.counter);
         __u64 max = BPF_CORE_READ(memcg, memory.max);
 
-        return usage > 0 && (__u64)usage + NEAR_PAGES > max;
+        return usage > 0 && (__u64)usage + pages > max;
+}
+
+static __always_inline bool is_full(const struct mem_cgroup *memcg) {
+        return is_within(memcg, NEAR_PAGES);
+}
+
+/* Several are let go at once, and what is dying takes memory beyond the limit: what is enough for one would have the next of
+ * them at the limit again. */
+static __always_inline __u64 enough_pages(const struct mem_cgroup *memcg) {
+        __u64 share = BPF_CORE_READ(memcg, memory.max) / 16;
+
+        return share < NEAR_PAGES ? NEAR_PAGES : share < 16 * NEAR_PAGES ? share : 16 * NEAR_PAGES;
 }
 
 struct wait {
         __u64 domain;
         __u64 until_nsec;
         __u64 memcg;  /* address, 0: the machine */
-        __u64 enough; /* free pages */
+        __u64 enough; /* pages that are free, or below the limit */
 };
 
 static __always_inline bool is_dying(void) {
@@ -37,7 +51,7 @@ static long poll(__u32 index, void *context) {
         if (bpf_ktime_get_ns() > wait->until_nsec || is_dying())
                 return 1;
         if (wait->memcg)
-                return !is_full((const void *)wait->memcg);
+                return !is_within((const void *)wait->memcg, wait->enough);
         return OF_ZONES(NR_FREE_PAGES) > wait->enough;
 }
 
@@ -49,7 +63,17 @@ static __always_inline __u64 longer(__u64 one, __u64 other) {
 static long poll_acting(__u32 index, void *context) {
         struct wait *wait = context;
 
-        return !*(volatile __u32 *)&acting || bpf_ktime_get_ns() > wait->until_nsec || is_dying();
+        return !*(volatile __u32 *)&acting || bpf_ktime_get_ns() > wait->until_nsec || is_dying() ||
+               bpf_map_lookup_elem(&flights, &wait->domain);
+}
+
+/* The calling thread's process takes part in its unit's death. */
+static __noinline int die_with_unit(void) {
+        struct task_struct *task = bpf_get_current_task_btf();
+
+        if (in_flight && !is_dying() && is_of_victim(task))
+                send(task);
+        return 0;
 }
 
 /* Holds the calling allocation while a victim of its domain is dying. Never one that is dying itself: it has to go on. */
@@ -68,6 +92,7 @@ static __always_inline void hold(__u64 domain, __u64 memcg) {
                 now = bpf_ktime_get_ns();
                 flight = bpf_map_lookup_elem(&flights, &domain);
         }
+        die_with_unit();
         if (flight)
                 wait.until_nsec =
                         flight->dry ? 0 : longer(flight->until_nsec, flight->kill_nsec + DEADLINE_NS);
@@ -83,7 +108,8 @@ static __always_inline void hold(__u64 domain, __u64 memcg) {
                 if (!measure(&memory) || memory.free > memory.reserve)
                         return;
                 wait.enough = memory.reserve;
-        }
+        } else
+                wait.enough = enough_pages((const void *)memcg);
         COUNT_UP(waits);
         bpf_loop(POLLS_MAX, poll, &wait, 0);
 }

@@ -202,7 +202,7 @@ def test_loading_over_and_over_leaks_nothing_and_stopping_leaves_nothing(lab: La
         listing = "bpftool prog list; bpftool map list; bpftool link list"
         # The core lets go of what it shares with them when oomsliced has seen it.
         programs = ("kill_begins", "kill_takes", "kill_ends", "kswapd_is_woken", "reclaim_ends")
-        programs += ("judge_", "wait_machine", "wait_limit", "see_", "note_", "last_moment")
+        programs += ("judge_", "wait_machine", "wait_limit", "see_", "note_", "last_")
         names = (*programs, "facts", "figures", "observe", "slices", "pulse", "signs", "flights", "dying", "control")
         lab.machine.wait_for(
             "nothing is left",
