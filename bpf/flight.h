@@ -10,9 +10,10 @@
 #include "sigkill.h"
 
 #define MS UINT64_C(1000000)
-#define DEADLINE_NS (1000 * MS)  /* a victim has so long to give its memory back, or to get on with it */
-#define PATIENCE_NS (20000 * MS) /* but no longer than this */
-#define SETTLE_NS (30 * MS)      /* after its last process: what is freed in the background */
+#define DEADLINE_NS (1000 * MS) /* a victim has so long to give its memory back, or to get on with it */
+#define PATIENCE_NS \
+        (20000 * MS)        /* but no longer than this, nor may the walk along its processes take longer */
+#define SETTLE_NS (30 * MS) /* after its last process: what is freed in the background */
 #define SWEEP_NS (10 * MS)
 #define DRY_RUN_NS (10000 * MS)
 #define LEFT_ALONE_S 30 /* a victim that did not die by its deadline */
@@ -70,6 +71,7 @@ struct {
 
 /* One at a time acts, on all processors: so these are there once. */
 __u32 acting;
+__u32 judging;   /* so many are about to find out whether anybody has to die at a limit */
 __u32 in_flight; /* how many victims are dying: at rest nobody looks into the maps */
 struct oomslice_prekill_kill record;
 struct oomslice_chosen chosen;
@@ -228,7 +230,7 @@ static __always_inline bool take_off(__u64 domain, __u64 now) {
         bool dry = chosen.flags & OOMSLICE_UNIT_DRY_RUN;
         struct flight flight = {
                 .kill_nsec = now,
-                .until_nsec = now + (dry ? DRY_RUN_NS : DEADLINE_NS),
+                .until_nsec = now + (dry ? DRY_RUN_NS : PATIENCE_NS),
                 .dry = dry,
                 .victim = record.victim,
                 .sweep_nsec = now,
@@ -237,15 +239,27 @@ static __always_inline bool take_off(__u64 domain, __u64 now) {
         };
 
         bpf_for_each_map_elem(&flights, clear, &now, 0);
-        if (bpf_map_update_elem(&flights, &domain, &flight, BPF_NOEXIST) < 0)
-                return false;
-        __sync_fetch_and_add(&in_flight, 1);
-        /* One who is not really dying must not be in the way of others. */
-        if (!dry) {
+        /* One who is not really dying must not be in the way of others. Whoever sees the flight finds its victim. */
+        if (!dry)
                 bpf_map_update_elem(&dying, &record.victim, &domain, BPF_ANY);
-                tell_core(domain, flight.until_nsec);
+        __sync_fetch_and_add(&in_flight, 1);
+        if (bpf_map_update_elem(&flights, &domain, &flight, BPF_NOEXIST) < 0) {
+                __sync_fetch_and_add(&in_flight, -1);
+                if (!dry)
+                        bpf_map_delete_elem(&dying, &record.victim);
+                return false;
         }
+        if (!dry)
+                tell_core(domain, now + DEADLINE_NS);
         return true;
+}
+
+/* All have their signal: from now on the victim has time to die. What walks may have been kept from the processor for long. */
+static __always_inline void begin_deadline(__u64 domain, struct flight *flight) {
+        if (flight->emptied)
+                return;
+        flight->until_nsec = bpf_ktime_get_ns() + DEADLINE_NS;
+        tell_core(domain, flight->until_nsec);
 }
 
 /* Whether it was killed for whatever domain, and is dying yet. */

@@ -45,9 +45,21 @@ static __always_inline bool is_dying(void) {
         return BPF_CORE_READ(task, signal, flags) & SIGNAL_GROUP_EXIT;
 }
 
+/* How long a victim that is dying is waited for. */
+static __always_inline __u64 patience(const struct flight *flight) {
+        __u64 shortest = flight->kill_nsec + DEADLINE_NS;
+
+        if (flight->dry)
+                return 0;
+        return flight->until_nsec > shortest ? flight->until_nsec : shortest;
+}
+
 static long poll(__u32 index, void *context) {
         struct wait *wait = context;
+        struct flight *flight = bpf_map_lookup_elem(&flights, &wait->domain);
 
+        if (flight)
+                wait->until_nsec = patience(flight);
         if (bpf_ktime_get_ns() > wait->until_nsec || is_dying())
                 return 1;
         if (wait->memcg)
@@ -55,15 +67,15 @@ static long poll(__u32 index, void *context) {
         return OF_ZONES(NR_FREE_PAGES) > wait->enough;
 }
 
-static __always_inline __u64 longer(__u64 one, __u64 other) {
-        return one > other ? one : other;
+/* Somebody is being chosen, or will be, by one who may be kept from the processor. There is a flight only after that. */
+static __always_inline bool is_beginning(void) {
+        return *(volatile __u32 *)&acting || *(volatile __u32 *)&judging;
 }
 
-/* Somebody is being chosen, on another processor: for whom there is a flight only after that. */
-static long poll_acting(__u32 index, void *context) {
+static long poll_beginning(__u32 index, void *context) {
         struct wait *wait = context;
 
-        return !*(volatile __u32 *)&acting || bpf_ktime_get_ns() > wait->until_nsec || is_dying() ||
+        return !is_beginning() || bpf_ktime_get_ns() > wait->until_nsec || is_dying() ||
                bpf_map_lookup_elem(&flights, &wait->domain);
 }
 
@@ -76,26 +88,43 @@ static __noinline int die_with_unit(void) {
         return 0;
 }
 
-/* Holds the calling allocation while a victim of its domain is dying. Never one that is dying itself: it has to go on. */
-static __always_inline void hold(__u64 domain, __u64 memcg) {
-        struct flight *flight;
-        struct wait wait = {.domain = domain, .memcg = memcg};
-        struct memory memory = {};
-        __u64 now = bpf_ktime_get_ns(), busy;
-        struct oomslice_pulse *beat;
+/* The flight of a domain, if there is one; waits for one that is just being begun. */
+static __always_inline struct flight *join(__u64 domain) {
+        struct flight *flight = bpf_map_lookup_elem(&flights, &domain);
+        struct wait wait = {.domain = domain};
 
-        flight = bpf_map_lookup_elem(&flights, &domain);
-        if (!flight && acting) {
-                wait.until_nsec = now + DEADLINE_NS;
-                bpf_loop(POLLS_MAX, poll_acting, &wait, 0);
-                wait.until_nsec = 0;
-                now = bpf_ktime_get_ns();
+        if (!flight && is_beginning()) {
+                wait.until_nsec = bpf_ktime_get_ns() + DEADLINE_NS;
+                bpf_loop(POLLS_MAX, poll_beginning, &wait, 0);
                 flight = bpf_map_lookup_elem(&flights, &domain);
         }
         die_with_unit();
+        return flight;
+}
+
+/* Whether the unit of the calling thread may well be the one that is just being chosen: its processes are in no danger, and
+ * there are only so many programs that hold (see WAITERS); they are for others. */
+static __always_inline bool is_marked(void) {
+        struct task_struct *task = (void *)bpf_get_current_task();
+
+        return BPF_CORE_READ(task, signal, oom_score_adj) > 0;
+}
+
+/* Holds the calling allocation while a victim of its domain is dying. Never one that is dying itself: it has to go on. */
+static __always_inline void hold(__u64 domain, __u64 memcg) {
+        struct wait wait = {.domain = domain, .memcg = memcg};
+        struct memory memory = {};
+        struct oomslice_pulse *beat;
+        struct flight *flight;
+        __u64 now, busy;
+
+        /* At a limit it waits for the kernel's lock next, asleep, and last_call() sees to it. */
+        if (memcg && is_beginning() && is_marked() && !bpf_map_lookup_elem(&flights, &domain))
+                return;
+        flight = join(domain);
+        now = bpf_ktime_get_ns();
         if (flight)
-                wait.until_nsec =
-                        flight->dry ? 0 : longer(flight->until_nsec, flight->kill_nsec + DEADLINE_NS);
+                wait.until_nsec = patience(flight);
         else if (!memcg) {
                 /* A victim of the core. */
                 beat = bpf_map_lookup_elem(&pulse, &zero_key);

@@ -114,6 +114,7 @@ static __always_inline void choose_and_kill(__u64 domain, __u32 reason, const st
                         flight->left = record.signalled;
                         if (record.scope == OOMSLICE_SCOPE_PROCESS)
                                 flight->pid = hunt.largest_pid;
+                        begin_deadline(domain, flight);
                 }
         }
         record.signal_nsec = bpf_ktime_get_ns();
@@ -302,18 +303,29 @@ int BPF_PROG(judge_limit, unsigned long reclaimed) {
 /* The kernel has given up: many threads may have come here together, none of them by as many rounds in a row. */
 SEC("fentry/mem_cgroup_out_of_memory")
 int BPF_PROG(last_moment_of_limit, struct mem_cgroup *memcg) {
-        if (is_dying() || !is_full(memcg))
-                return 0;
-        judge_cgroup(memcg, true);
-        hold(BPF_CORE_READ(memcg, css.cgroup, kn, id), (__u64)memcg);
+        __sync_fetch_and_add(&judging, 1);
+        if (!is_dying() && is_full(memcg))
+                judge_cgroup(memcg, true);
+        __sync_fetch_and_add(&judging, -1);
+        if (is_full(memcg))
+                hold(BPF_CORE_READ(memcg, css.cgroup, kn, id), (__u64)memcg);
         return 0;
 }
 
-/* The kernel's killer looks for somebody. If who called it is dying already, it leaves it at that: so one of a victim's own that
- * was past all of the above when its unit was chosen costs nobody. */
+/* Who was past all of the above, since there was room below the limit or nobody was dying yet, and was kept from the processor
+ * until there was none. The kernel's killer leaves it at that if who calls it is dying: so this is in time for all but those who
+ * are not the victim's. Nobody is held here, since it goes on to kill whatever comes back. */
 SEC("fentry/out_of_memory")
-int BPF_PROG(last_call) {
-        die_with_unit();
+int BPF_PROG(last_call, struct oom_control *oc) {
+        struct mem_cgroup *memcg = BPF_CORE_READ(oc, memcg);
+
+        if (is_dying())
+                return 0;
+        if (memcg) {
+                judge_cgroup(memcg, true);
+                join(BPF_CORE_READ(memcg, css.cgroup, kn, id));
+        } else
+                join(OOMSLICE_PREKILL_MACHINE);
         return 0;
 }
 
@@ -343,7 +355,7 @@ int BPF_PROG(see_emptied, struct cgroup *cgroup, const char *path, int populated
         }                                                                             \
         SEC("fentry/mem_cgroup_out_of_memory")                                        \
         int BPF_PROG(wait_limit_##number, struct mem_cgroup *memcg) {                 \
-                if (in_flight || acting)                                              \
+                if (in_flight || is_beginning())                                      \
                         hold(BPF_CORE_READ(memcg, css.cgroup, kn, id), (__u64)memcg); \
                 return 0;                                                             \
         }

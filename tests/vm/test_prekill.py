@@ -23,6 +23,8 @@ FORKS = (
     " elsif (!$p) { $x = q(x) x 3000000 } }"
 )
 """Perl: every process forks without end, and each child takes 3 MB of its own."""
+BUSY_LOOP = "/usr/bin/perl -e 'select undef, undef, undef, .1 until -e $ARGV[0]; for (;;) { }' /run/oomtest/go"
+"""Wants a whole processor from go() on."""
 KILLERS = "oomsliced.service oomslice-core.service"
 
 
@@ -184,6 +186,30 @@ def test_all_of_a_victim_dies_at_a_limit(armed: Lab, what: str) -> None:
 
 
 @pytest.mark.both_kernels
+def test_victims_own_do_not_call_the_kernels_killer_while_the_walk_is_kept_from_the_processor(armed: Lab) -> None:
+    """Others that want memory at that limit may get past all that holds them: then it finds whoever is dying already."""
+    lab = armed
+    lab.write("/etc/systemd/system/jail.slice", "[Slice]\nMemoryMax=300M\nMemorySwapMax=0\n")
+    lab.daemon_reload()
+    lab.drop_in("wild.service", "Priority=-100")
+    lab.start_service("kept", 80, slice="jail.slice")
+    lab.start_hog("wild", rate=200, max_mb=500, children=80, slice="jail.slice", wait_for="go")
+    for number in range(4):
+        lab.start(f"busy-{number}", BUSY_LOOP, slice="busy.slice")
+    lab.wait_planned(kept=0, wild=-100)
+    called = "dmesg | grep -c ' hog invoked oom-killer' || true"
+    before = lab.machine.check(called)
+    with nobody_else(lab):
+        lab.go()
+        wait_emptied(lab, "wild", "jail.slice")
+    carriers = lab.machine.wait_for("it is told", lambda: [one["carrier"] for one in lab.decisions()], 60, 0.5)
+    assert "bpf" in carriers
+    assert lab.machine.check(called) == before
+    assert set(lab.victims()) == {"wild.service"}
+    assert lab.lives("kept")
+
+
+@pytest.mark.both_kernels
 def test_unit_of_many_processes_dies_as_a_whole(armed: Lab) -> None:
     lab = armed
     lab.drop_in("many.service", "Priority=-100")
@@ -222,9 +248,8 @@ def test_hundreds_that_die_slowly_are_waited_for(armed: Lab) -> None:
     lab.start_service("next", 100)
     lab.start("forks", f"/usr/bin/perl -e '{FORKS}' /run/oomtest/go", TasksMax="400")
     lab.start_hog("grower", rate=20, max_mb=400, wait_for="go")
-    busy = "/usr/bin/perl -e 'select undef, undef, undef, .1 until -e $ARGV[0]; for (;;) { }' /run/oomtest/go"
     for number in range(2):
-        lab.start(f"busy-{number}", busy, CPUWeight="1000")
+        lab.start(f"busy-{number}", BUSY_LOOP, CPUWeight="1000")
     lab.wait_planned(forks=-100, next=-50)
     run_out(lab, "forks")
     assert_prekilled(lab, "forks", "-.slice", MACHINE)
