@@ -187,7 +187,7 @@ def test_all_of_a_victim_dies_at_a_limit(armed: Lab, what: str) -> None:
 
 @pytest.mark.both_kernels
 def test_victims_own_do_not_call_the_kernels_killer_while_the_walk_is_kept_from_the_processor(armed: Lab) -> None:
-    """Others that want memory at that limit may get past all that holds them: then it finds whoever is dying already."""
+    """Others that want memory at that limit may get past what holds them: then it finds whoever is dying already."""
     lab = armed
     lab.write("/etc/systemd/system/jail.slice", "[Slice]\nMemoryMax=300M\nMemorySwapMax=0\n")
     lab.daemon_reload()
