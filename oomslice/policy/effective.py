@@ -60,6 +60,9 @@ PRIORITY_MAX = 1000
 AVOID_BONUS = 100
 """What ManagedOOMPreference=avoid adds to a priority that is not set in the unit's own files."""
 
+NEVER_ADJUST = -1000
+"""The OOMScoreAdjust= of whom the kernel's own killer never takes."""
+
 INHERITED: Mapping[str, Any] = MappingProxyType(
     {"priority": 0, "protect": False, "dry_run": False, "actions": None, "kill_scope": None, "on_decision": None}
 )
@@ -296,7 +299,9 @@ def _policy_unit(node: _Node, above: _Node | None, layered: _Layered, *, self_: 
             node.inherited["priority"] = (node.ceiling, node.name, True)
     candidate = _is_candidate(node)
     whole = bool(node.children) and values["kill_scope"] is KillScope.SUBTREE
-    _honour_preference(node, candidate or whole, layered, values, origins)
+    if candidate or whole:
+        _honour_score(node, layered, values, origins)
+        _honour_preference(node, layered, values, origins)
     set_ = {name: value for name, value in values.items() if origins[name] != DEFAULT}
     sources = layered.settings.sources
     settings = UnitSettings(
@@ -354,9 +359,21 @@ def _is_candidate(node: _Node) -> bool:
     return node.unit is None and node.cgroup.populated
 
 
-def _honour_preference(
-    node: _Node, candidate: bool, layered: _Layered, values: dict[str, Any], origins: dict[str, str]
-) -> None:
+def _honour_score(node: _Node, layered: _Layered, values: dict[str, Any], origins: dict[str, str]) -> None:
+    """OOMScoreAdjust= says who goes first, too, though to the kernel: for the unit itself, and where nobody says more.
+
+    It has the range of Priority= with the opposite sign, and -1000 exempts a process (systemd.exec(5), proc(5)).
+    """
+    adjust = node.unit.oom_score_adjust if node.unit is not None else None
+    if not adjust or origins["priority"] != DEFAULT:
+        return
+    origin = f"OOMScoreAdjust={adjust}"
+    values["priority"], origins["priority"] = max(PRIORITY_MIN, min(-adjust, PRIORITY_MAX)), origin
+    if adjust <= NEVER_ADJUST and "protect" not in layered.own and not values["protect"]:
+        values["protect"], origins["protect"] = True, origin
+
+
+def _honour_preference(node: _Node, layered: _Layered, values: dict[str, Any], origins: dict[str, str]) -> None:
     """ManagedOOMPreference= and the attributes made of it: for the unit itself only, as for systemd-oomd."""
     preference, origin = "none", ""
     if node.unit is not None and node.unit.managed_oom_preference != "none":
@@ -365,8 +382,6 @@ def _honour_preference(
     elif node.cgroup.preference != "none" and node.cgroup.owner == 0:  # anyone else could have set it for himself
         preference = node.cgroup.preference
         origin = f"user.oomd_{preference}"
-    if not candidate:
-        return
     if preference == "omit" and "protect" not in layered.own and not values["protect"]:
         values["protect"], origins["protect"] = True, origin
     if preference == "avoid" and "priority" not in layered.own:

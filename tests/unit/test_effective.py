@@ -306,6 +306,43 @@ def test_origin_of_a_raised_priority_names_both_reasons() -> None:
 
 
 @pytest.mark.parametrize(
+    ("adjust", "settings", "priority", "origin", "protected"),
+    [
+        (-500, {}, 500, "OOMScoreAdjust=-500", False),
+        (300, {}, -300, "OOMScoreAdjust=300", False),
+        (1000, {}, -1000, "OOMScoreAdjust=1000", False),
+        (-1000, {}, 1000, "OOMScoreAdjust=-1000", True),
+        (0, {}, 0, "default", False),
+        (None, {}, 0, "default", False),
+        # Whoever says Priority= knows of both.
+        (-500, {"hog.service": own(priority=-5)}, -5, "own (/etc/a.conf:2)", False),
+        (-500, {"hog.service": own(priority=0)}, 0, "own (/etc/a.conf:2)", False),
+        (-1000, {"low.slice": own(priority=-5)}, -5, "inherited from low.slice", False),
+        (-1000, {"hog.service": own(protect=False)}, 1000, "OOMScoreAdjust=-1000", False),
+    ],
+)
+def test_what_systemd_tells_the_kernel_is_the_priority_of_whom_nobody_gave_one(
+    adjust: int | None, settings: dict[str, UnitSettings], priority: int, origin: str, protected: bool
+) -> None:
+    machine = Machine(LOW, settings, special={HOG: {"oom_score_adjust": adjust}})
+    assert machine.priority(HOG) == (priority, origin)
+    assert (machine[HOG].protected, machine[HOG].protected_origin) == (protected, origin if protected else "")
+
+
+def test_rules_are_stronger_than_what_systemd_tells_the_kernel_and_a_preference_is_added() -> None:
+    special = {HOG: {"oom_score_adjust": -500, "managed_oom_preference": "avoid"}}
+    raised = "OOMScoreAdjust=-500, raised by ManagedOOMPreference=avoid"
+    assert Machine(LOW, special=special).priority(HOG) == (600, raised)
+    assert Machine(LOW, rules=[rule("hog.service", priority=7)], special=special)[HOG].priority == 107
+
+
+def test_what_a_user_manager_tells_the_kernel_is_not_handed_down() -> None:
+    machine = Machine([USER], user=[f"{USER}/a.scope"], special={USER: {"oom_score_adjust": 100}})
+    assert machine[f"{USER}/a.scope"].priority == 0
+    assert machine[USER].priority == 0
+
+
+@pytest.mark.parametrize(
     ("special", "oomd", "leave", "left"),
     [
         ({"managed_oom_swap": "kill"}, True, True, True),

@@ -39,6 +39,19 @@ def test_service_ten_times_the_hogs_size_lives_and_the_hog_is_smaller_at_every_m
     assert sizes["small-hog.service"] < sizes["big.service"]
 
 
+def test_whom_the_kernel_was_told_to_spare_lives_though_nobody_wrote_a_priority(lab: Lab) -> None:
+    lab.start_service("big", 550, OOMScoreAdjust="-500")
+    lab.start_hog("small-hog", wait_for="go", max_mb=400)
+    lab.wait_planned(big=500, small_hog=0)
+    assert lab.slice("big.service")["PriorityOrigin"] == "OOMScoreAdjust=-500"
+    lab.go()
+    lab.wait_until_dead("small-hog")
+    decision = lab.assert_killed("small-hog")
+    assert lab.victims() == ["small-hog.service"] and lab.lives("big")
+    sizes = {name: metric for name, _, _, metric, _ in decision["candidates"]}
+    assert sizes["small-hog.service"] < sizes["big.service"]
+
+
 def test_protected_service_lives_though_the_victim_is_a_tenth_of_it(lab: Lab) -> None:
     lab.drop_in("big.service", "Protect=yes")
     lab.start_service("big", 520)
