@@ -10,10 +10,9 @@
 #include "sigkill.h"
 
 #define MS UINT64_C(1000000)
-#define DEADLINE_NS (1000 * MS) /* a victim has so long to give its memory back, or to get on with it */
-#define PATIENCE_NS \
-        (20000 * MS)        /* but no longer than this, nor may the walk along its processes take longer */
-#define SETTLE_NS (30 * MS) /* after its last process: what is freed in the background */
+#define DEADLINE_NS (1000 * MS)  /* a victim has so long to give its memory back, or to get on with it */
+#define PATIENCE_NS (20000 * MS) /* but no longer than this, the walk along its processes included */
+#define SETTLE_NS (30 * MS)      /* after its last process: what is freed in the background */
 #define SWEEP_NS (10 * MS)
 #define DRY_RUN_NS (10000 * MS)
 #define LEFT_ALONE_S 30 /* a victim that did not die by its deadline */

@@ -85,6 +85,12 @@ def assert_prekilled(lab: Lab, unit: str, domain: str, triggers: tuple[str, ...]
     return decision
 
 
+def jail(lab: Lab, mb: int) -> None:
+    """A slice that may have so many MiB, and no swap."""
+    lab.write("/etc/systemd/system/jail.slice", f"[Slice]\nMemoryMax={mb}M\nMemorySwapMax=0\n")
+    lab.daemon_reload()
+
+
 MACHINE = ("memory-available", "last-moment")
 
 
@@ -138,8 +144,7 @@ def test_lowest_priority_dies_for_the_machine_while_nothing_else_runs(armed: Lab
 @pytest.mark.both_kernels
 def test_lowest_priority_dies_at_a_limit_while_nothing_else_runs(armed: Lab) -> None:
     lab = armed
-    lab.write("/etc/systemd/system/jail.slice", "[Slice]\nMemoryMax=200M\nMemorySwapMax=0\n")
-    lab.daemon_reload()
+    jail(lab, 200)
     lab.drop_in("dear.service", "Priority=300")
     lab.drop_in("cheap.service", "Priority=-300")
     lab.start_service("cheap", 40, slice="jail.slice")
@@ -189,8 +194,7 @@ def test_all_of_a_victim_dies_at_a_limit(armed: Lab, what: str) -> None:
 def test_victims_own_do_not_call_the_kernels_killer_while_the_walk_is_kept_from_the_processor(armed: Lab) -> None:
     """Others that want memory at that limit may get past what holds them: then it finds whoever is dying already."""
     lab = armed
-    lab.write("/etc/systemd/system/jail.slice", "[Slice]\nMemoryMax=300M\nMemorySwapMax=0\n")
-    lab.daemon_reload()
+    jail(lab, 300)
     lab.drop_in("wild.service", "Priority=-100")
     lab.start_service("kept", 80, slice="jail.slice")
     lab.start_hog("wild", rate=200, max_mb=500, children=80, slice="jail.slice", wait_for="go")
@@ -356,8 +360,7 @@ def test_units_younger_than_the_plan_are_known(armed: Lab) -> None:
 @pytest.mark.both_kernels
 def test_largest_process_alone_where_that_is_asked_for(armed: Lab) -> None:
     lab = armed
-    lab.write("/etc/systemd/system/jail.slice", "[Slice]\nMemoryMax=200M\nMemorySwapMax=0\n")
-    lab.daemon_reload()
+    jail(lab, 200)
     lab.drop_in("pool.service", "KillScope=process")
     small = "/opt/vmtest/hog 0 20"
     large = "/opt/vmtest/hog -w /run/oomtest/go 60 400"
@@ -391,8 +394,7 @@ def test_it_leaves_to_the_core_what_the_core_can_do(armed: Lab) -> None:
 @pytest.mark.both_kernels
 def test_dry_run_and_switch_have_it_touch_nobody(armed: Lab) -> None:
     lab = armed
-    lab.write("/etc/systemd/system/jail.slice", "[Slice]\nMemoryMax=150M\nMemorySwapMax=0\n")
-    lab.daemon_reload()
+    jail(lab, 150)
     hits = prekill(lab)["hits"]
     lab.drop_in("dry.service", "DryRun=yes")
     lab.start_hog("dry", rate=60, max_mb=300, slice="jail.slice", wait_for="go")
