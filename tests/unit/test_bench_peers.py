@@ -187,7 +187,9 @@ def test_a_percentile_is_one_of_the_values() -> None:
 def test_a_run_counts_only_with_its_key_and_as_a_whole(tmp_path: Path) -> None:
     path = RunId("none", "kernel", "fast", 1).path(tmp_path)
     assert not trace.counts(path, "k")
-    trace.write(path, {"key": "k"}, lines(dip)[1:-1], {"lost": ["a.service"]})
+    trace.write(path, {"key": "k"}, lines(dip)[1:-1], {"lost": []})
+    assert not trace.counts(path, "k")  # nobody could tell it from another of the same
+    trace.write(path, {"key": "k", "began": "2026-01-02T03:04:05Z"}, lines(dip)[1:-1], {"lost": ["a.service"]})
     assert trace.counts(path, "k")
     assert not trace.counts(path, "other")
     again = trace.read(path)
@@ -304,11 +306,32 @@ def test_what_was_measured_before_stays_with_its_own_date_until_it_is_measured_a
     assert re.search(r"fast +\| kernel .*\| 2026-02-01 +\|", text)
 
 
-def test_fewer_runs_of_the_same_do_not_take_the_place_of_more() -> None:
+def test_runs_of_the_same_add_up_and_each_counts_once() -> None:
     before, fresh = summary(), summary()
-    fresh["cells"] = [{**fresh["cells"][0], "outcomes": fresh["cells"][0]["outcomes"][:1]}]
-    assert merged(before, fresh, list(CANDIDATES))["cells"] == merged(before, before, list(CANDIDATES))["cells"]
-    fresh["cells"][0]["key"] = "another"
+    cell = fresh["cells"][0]
+    fresh["cells"] = [
+        {
+            **cell,
+            "measured": ["2026-02-01", "2026-02-01"],
+            "runs": ["2026-02-01T10:00:00Z"],
+            "outcomes": [seen().plain()],
+        }
+    ]
+    found = merged(before, fresh, list(CANDIDATES))
+    first = found["cells"][0]
+    assert first["outcomes"] == [*before["cells"][0]["outcomes"], seen().plain()]
+    assert first["runs"] == ["2026-01-02 1", "2026-01-02 2", "2026-02-01T10:00:00Z"]
+    assert first["measured"] == ["2026-01-02", "2026-02-01"]
+    assert found["cells"][1]["outcomes"] == before["cells"][1]["outcomes"]
+    assert merged(found, fresh, list(CANDIDATES)) == found
+    assert merged(found, before, list(CANDIDATES)) == found
+    fresh["cells"][0]["runs"] = ["2026-02-01T11:00:00Z"]  # of a machine that knows of this run only
+    assert len(merged(found, fresh, list(CANDIDATES))["cells"][0]["outcomes"]) == 4
+
+
+def test_runs_under_other_circumstances_take_the_place_of_those_before() -> None:
+    before, fresh = summary(), summary()
+    fresh["cells"] = [{**fresh["cells"][0], "key": "another", "outcomes": fresh["cells"][0]["outcomes"][:1]}]
     assert len(merged(before, fresh, list(CANDIDATES))["cells"][0]["outcomes"]) == 1
 
 

@@ -118,14 +118,14 @@ class Bench:
         lines: list[str] = []
         started = time.monotonic()
         header: dict[str, Any] = {**asdict(run), "key": self.key(run), "kernel": self.circumstances.kernel}
-        header |= {"version": self.version(run.candidate), "victim": storm.right(run.swap)}
+        header |= {"version": self.version(run.candidate), "victim": storm.right(run.swap), "began": _now()}
         facts: dict[str, Any] = {}
         usable = True
         try:
             facts = stage.run(storm, lines)
         except (MachineSilent, CommandError):
             usable = False
-        header |= {"measured": time.strftime("%Y-%m-%d", time.gmtime()), "seconds": time.monotonic() - started}
+        header |= {"seconds": time.monotonic() - started}
         trace.write(run.path(STATE), header, lines, facts)
         del self.todo[0]
         self.done += 1
@@ -146,6 +146,10 @@ class Bench:
             seconds += BOOT_SECONDS if run.candidate != last else 0
             last = run.candidate
         return f"; {len(self.todo)} runs left, about {seconds / 60:.0f} min"
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def _seconds(path: Path) -> float:
@@ -185,16 +189,17 @@ def summarise(bench: Bench) -> dict[str, Any]:
                 key = bench.key(RunId(swap, name, storm.name, 0))
                 runs = [trace.read(path) for path in paths if trace.counts(path, key)]
                 if runs:
-                    days = [run.header["measured"] for run in runs]
+                    began = [run.header["began"] for run in runs]
                     cells.append(
                         {
                             "swap": swap,
                             "candidate": name,
                             "storm": storm.name,
-                            "measured": [min(days), max(days)],
+                            "measured": [min(began)[:10], max(began)[:10]],
                             "version": bench.version(name),
                             "kernel": bench.circumstances.kernel,
                             "key": key,
+                            "runs": began,
                             "outcomes": [outcome(run, storm.right(swap)).plain() for run in runs],
                         }
                     )

@@ -2,8 +2,9 @@
 """The summary that is kept in the tree, and how what was measured today joins what was measured before. Pure.
 
 {"machine": {...}, "candidates": {name: {"version", "at_rest", "failure"}}, "cells": [{"swap", "candidate", "storm",
-"measured": [first, last date], "version", "kernel", "key", "outcomes": [...]}]}. The traces are a cache of one machine
-and may be gone; a cell stays, with its own dates and versions, until it is measured anew.
+"measured": [first, last date], "version", "kernel", "key", "runs": [when each began], "outcomes": [...]}]}. The traces
+are a cache of one machine and may be gone; a cell stays, with its own dates and versions, and what is measured later
+under the same circumstances (identity.py) joins it. Under others it takes its place.
 """
 
 from __future__ import annotations
@@ -15,13 +16,11 @@ from .storms import STORMS, SWAPS
 
 
 def merged(kept: dict[str, Any], fresh: dict[str, Any], order: Sequence[str]) -> dict[str, Any]:
-    """Both summaries as one. A fresh cell takes the place of the one that is kept, unless that has more of the same."""
-    cells = {_place(cell): cell for cell in kept["cells"]}
-    for cell in fresh["cells"]:
+    """Both summaries as one. Runs of the same key add up, each once; a cell of another key is replaced."""
+    cells = {_place(cell): cell for cell in map(_identified, kept["cells"])}
+    for cell in map(_identified, fresh["cells"]):
         before = cells.get(_place(cell))
-        if before and before["key"] == cell["key"] and len(before["outcomes"]) > len(cell["outcomes"]):
-            continue
-        cells[_place(cell)] = cell
+        cells[_place(cell)] = _joined(before, cell) if before and before["key"] == cell["key"] else cell
     candidates = {**kept["candidates"], **fresh["candidates"]}
     names = [name for name in order if name in candidates]
     return {
@@ -35,6 +34,18 @@ def dates(summary: dict[str, Any]) -> tuple[str, str]:
     """The first and the last day of all that was measured."""
     days = [day for cell in summary["cells"] for day in cell["measured"]]
     return min(days, default=""), max(days, default="")
+
+
+def _joined(before: dict[str, Any], cell: dict[str, Any]) -> dict[str, Any]:
+    runs = {run: outcome for one in (before, cell) for run, outcome in zip(one["runs"], one["outcomes"], strict=True)}
+    days = [*before["measured"], *cell["measured"]]
+    return {**cell, "measured": [min(days), max(days)], "runs": list(runs), "outcomes": list(runs.values())}
+
+
+def _identified(cell: dict[str, Any]) -> dict[str, Any]:
+    # When a run began says which it is. Cells from before that was noted have a day at most.
+    unknown = [f"{cell['measured'][0]} {number}" for number in range(1, len(cell["outcomes"]) + 1)]
+    return {**cell, "runs": cell.get("runs", unknown)}
 
 
 def _place(cell: dict[str, Any]) -> tuple[str, str, str]:

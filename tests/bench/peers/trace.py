@@ -122,6 +122,7 @@ def counts(path: Path, key: str) -> bool:
     """Whether the run is there, and of what would be measured now."""
     try:
         with gzip.open(path, "rt") as file:
-            return bool(json.loads(file.readline())["header"]["key"] == key)
+            header = json.loads(file.readline())["header"]
+            return bool(header["key"] == key and header["began"])
     except (OSError, EOFError, ValueError, KeyError):
         return False
