@@ -577,6 +577,7 @@ class Told:
     def wait_for(
         self, what: str, condition: Callable[[], object], timeout: float = 30.0, interval: float = 0.1
     ) -> None:
+        self.said.append(f"wait until {what}")
         if what.startswith("zram"):
             assert condition()
 
@@ -610,6 +611,18 @@ def test_ours_goes_on_over_another_kind_of_swap_and_reads_its_settings_anew() ->
     order = ["50-bench.yaml", "daemon-reload", "systemctl reload oomsliced.service", "start database"]
     assert [machine.first(part) for part in order] == sorted(machine.first(part) for part in order)
     assert not any("stop oomslice" in command for command in machine.said)
+
+
+@pytest.mark.parametrize(("name", "hog"), [("oomslice-tuned", -200), ("oomslice", 0)])
+def test_no_run_begins_before_the_plan_of_ours_has_what_everybody_is_told(name: str, hog: int) -> None:
+    machine = Told()
+    stage = Stage.__new__(Stage)
+    stage.machine, stage.candidate, stage.swap = cast(Machine, machine), CANDIDATES[name], "zram"
+    stage._last_kill = 0.0
+    stage.change_swap("none")
+    stage._start_hog(STORMS["fast"])
+    waits = [said.removeprefix("wait until oomslice has a plan in which ") for said in machine.said if "plan" in said]
+    assert waits == ["the priority of database.service is 500", f"the priority of hog.service is {hog}"]
 
 
 @pytest.fixture(scope="module", name="built")

@@ -121,7 +121,9 @@ class Stage:
             self._start_daemon()
         self._start_database()
         if self.candidate.is_ours:
-            self._wait_planned("database.service", DATABASE_PRIORITY)
+            # As packaged it goes by what the database is given for everybody.
+            given = DATABASE_PRIORITY if self.candidate.tuned else -int(DATABASE["OOMScoreAdjust"])
+            self._wait_planned("database.service", given)
         machine.run("sync; echo 3 > /proc/sys/vm/drop_caches; sleep 3")
         self.calm_mb = machine.available_mb()
         self.pids = self._main_pids()
@@ -135,10 +137,9 @@ class Stage:
             raise DoesNotStart(said)
 
     def _wait_planned(self, unit: str, priority: int) -> None:
-        expected = priority if self.candidate.tuned else 0
         self.machine.wait_for(
-            f"oomslice has a plan in which the priority of {unit} is {expected}",
-            lambda: self._planned(unit) == expected,
+            f"oomslice has a plan in which the priority of {unit} is {priority}",
+            lambda: self._planned(unit) == priority,
             timeout=120,
             interval=0.5,
         )
@@ -250,7 +251,7 @@ class Stage:
                 "hog", command, slice="benchhog.slice", User="tester", SupplementaryGroups="disk", **self.candidate.hog
             )
             if self.candidate.is_ours:
-                self._wait_planned("hog.service", HOG_PRIORITY)
+                self._wait_planned("hog.service", HOG_PRIORITY if self.candidate.tuned else 0)
         except CommandError as error:
             raise MachineError(str(error)) from error
 

@@ -51,7 +51,7 @@ STORMS = {
         Storm("many", "80 processes in one unit, 200 MiB/s together", "grow 200 80", 90, "hog"),
         Storm("tree", "a parent and 8 children, 200 MiB/s together", "grow 200 8", 60, "hog"),
         Storm(
-            "file", "8 % of memory left, and 600 MiB of a file read at random", "file 8 600 /dev/vda", 45, "hog or none"
+            "file", "8 % of memory left, and 600 MiB of a file read at random", "file 8 600 /dev/vda", 25, "hog or none"
         ),
         Storm(
             "tmpfs", "a file in a tmpfs, 100 MiB/s; who dies gives nothing back", f"tmpfs 100 {FILES}/storm", 60, "hog"
