@@ -107,9 +107,10 @@ class Bench:
     def _about(self, stage: Stage) -> None:
         name = stage.candidate.name
         path = STATE / f"about-{name}.json"
-        if not path.exists() or json.loads(path.read_text())["version"] != self.version(name):
+        about = json.loads(path.read_text()) if path.exists() else kept()["candidates"].get(name, {})
+        if about.get("version") != self.version(name) or "at_rest" not in about:
             about = {"version": self.version(name), "systemd": stage.systemd(), "at_rest": stage.at_rest()}
-            _keep(path, about)
+        _keep(path, about)
 
     def _run(self, stage: Stage, run: RunId) -> bool:
         """Whether the machine can be used for another one."""
