@@ -335,6 +335,17 @@ def test_runs_under_other_circumstances_take_the_place_of_those_before() -> None
     assert len(merged(before, fresh, list(CANDIDATES))["cells"][0]["outcomes"]) == 1
 
 
+def test_what_was_measured_on_another_processor_goes() -> None:
+    before, fresh = summary(), summary()
+    fresh["machine"]["processor"] = "max,-erms"
+    fresh["cells"] = [{**fresh["cells"][0], "storm": "tree", "key": "another"}]
+    found = merged(before, fresh, list(CANDIDATES))
+    assert [cell["storm"] for cell in found["cells"]] == ["tree"]
+    assert found["candidates"] == before["candidates"]
+    again = {**fresh, "cells": [{**fresh["cells"][0], "storm": "many"}]}
+    assert [cell["storm"] for cell in merged(found, again, list(CANDIDATES))["cells"]] == ["many", "tree"]
+
+
 def summary() -> dict[str, Any]:
     good, bad = seen(), seen(database=lambda ms: 1 if ms < 700 else 0, lost=("database.service",))
     hung = outcome(trace.parse(lines(dip)[:3]), "hog")

@@ -21,7 +21,7 @@ from typing import Any
 
 from tests.bench.figures import say
 from tests.vm.image import Image, image
-from tests.vm.machine import PROGRAMS, CommandError, MachineError, MachineSilent
+from tests.vm.machine import PROGRAMS, STEADY_CPU, CommandError, MachineError, MachineSilent
 from tests.vm.package import package as built_package
 
 from . import trace
@@ -107,7 +107,7 @@ class Bench:
     def _about(self, stage: Stage) -> None:
         name = stage.candidate.name
         path = STATE / f"about-{name}.json"
-        about = json.loads(path.read_text()) if path.exists() else kept()["candidates"].get(name, {})
+        about = json.loads(path.read_text()) if path.exists() else _known(name)
         if about.get("version") != self.version(name) or "at_rest" not in about:
             about = {"version": self.version(name), "systemd": stage.systemd(), "at_rest": stage.at_rest()}
         _keep(path, about)
@@ -149,6 +149,13 @@ class Bench:
         return f"; {len(self.todo)} runs left, about {seconds / 60:.0f} min"
 
 
+def _known(name: str) -> dict[str, Any]:
+    """What the tree says of a candidate at rest, on this processor."""
+    before = kept()
+    about: dict[str, Any] = before["candidates"].get(name, {})
+    return about if before["machine"].get("processor") == STEADY_CPU else {}
+
+
 def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
@@ -175,7 +182,9 @@ def _sentence(run: RunId, storm: Storm) -> str:
 
 def summarise(bench: Bench) -> dict[str, Any]:
     """The summary of all runs that are here and would be measured like that now."""
-    cells, machine = [], {"kernel": bench.circumstances.kernel, "emulator": _emulator(), "systemd": ""}
+    kernel = bench.circumstances.kernel
+    machine = {"kernel": kernel, "emulator": _emulator(), "systemd": "", "processor": STEADY_CPU}
+    cells: list[dict[str, Any]] = []
     candidates: dict[str, Any] = {}
     for name in CANDIDATES:
         path = STATE / f"about-{name}.json"

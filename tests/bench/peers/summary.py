@@ -4,7 +4,8 @@
 {"machine": {...}, "candidates": {name: {"version", "at_rest", "failure"}}, "cells": [{"swap", "candidate", "storm",
 "measured": [first, last date], "version", "kernel", "key", "runs": [when each began], "outcomes": [...]}]}. The traces
 are a cache of one machine and may be gone; a cell stays, with its own dates and versions, and what is measured later
-under the same circumstances (identity.py) joins it. Under others it takes its place.
+under the same circumstances (identity.py) joins it. Under others it takes its place. What is of a machine with another
+processor is not to be compared with anything, and goes.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from .storms import STORMS, SWAPS
 
 def merged(kept: dict[str, Any], fresh: dict[str, Any], order: Sequence[str]) -> dict[str, Any]:
     """Both summaries as one. Runs of the same key add up, each once; a cell of another key is replaced."""
-    cells = {_place(cell): cell for cell in map(_identified, kept["cells"])}
+    is_comparable = kept["machine"].get("processor") == fresh["machine"].get("processor")
+    cells = {_place(cell): cell for cell in map(_identified, kept["cells"] if is_comparable else ())}
     for cell in map(_identified, fresh["cells"]):
         before = cells.get(_place(cell))
         cells[_place(cell)] = _joined(before, cell) if before and before["key"] == cell["key"] else cell
