@@ -20,6 +20,7 @@ from typing import Any, cast
 
 import pytest
 
+from tests.bench.peers import __main__ as peers
 from tests.bench.peers import trace
 from tests.bench.peers.candidates import CANDIDATES, files_of
 from tests.bench.peers.columns import Cell, Outcome, outcome, percentile
@@ -31,7 +32,7 @@ from tests.bench.peers.storms import STORMS
 from tests.bench.peers.summary import dates, merged
 from tests.bench.peers.table import HEAD, into, not_measured, page, row, tables
 from tests.bench.peers.trace import RunId
-from tests.vm.machine import Machine, MachineSilent, Result
+from tests.vm.machine import STEADY_CPU, Machine, MachineSilent, Result
 
 TOP = Path(__file__).resolve().parents[2]
 TOTAL = 1_000_000
@@ -344,6 +345,18 @@ def test_what_was_measured_on_another_processor_goes() -> None:
     assert found["candidates"] == before["candidates"]
     again = {**fresh, "cells": [{**fresh["cells"][0], "storm": "many"}]}
     assert [cell["storm"] for cell in merged(found, again, list(CANDIDATES))["cells"]] == ["many", "tree"]
+
+
+def test_a_daemon_at_rest_is_not_measured_again_where_the_tree_knows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers, "DOCUMENTS", tmp_path)
+    for processor, expected in ((STEADY_CPU, summary()["candidates"]["oomslice"]), ("max", {})):
+        before = summary()
+        before["machine"]["processor"] = processor
+        (tmp_path / "benchmarks.json").write_text(json.dumps(before))
+        assert peers._known("oomslice") == expected
+        assert peers._known("earlyoom") == {}
 
 
 def summary() -> dict[str, Any]:
