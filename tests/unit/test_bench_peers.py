@@ -378,6 +378,7 @@ def summary() -> dict[str, Any]:
                 "version": version,
                 "kernel": "6.12",
                 "key": "old",
+                "runs": ["2026-01-02 1", "2026-01-02 2"],
                 "outcomes": [found.plain() for found in outcomes],
             }
             for name, version, outcomes in (("kernel", "6.12", [bad, hung]), ("oomslice", "1", [good, good]))

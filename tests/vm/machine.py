@@ -33,15 +33,13 @@ T = TypeVar("T")
 BOOT_TIMEOUT = 600.0
 """Seconds. A boot takes 20 on an idle machine; this is for one that does other things as well."""
 PROGRAMS = HERE / "programs"
+STEADY_CPU = "max,-erms,-fsrm,-fsrs,-fzrm,-fsrc"
+"""By a clock of instructions, every round of a string instruction is one, and takes the emulator as long as a hundred
+others. Without these features nobody moves single bytes by them: clearing memory takes a twentieth of the time."""
 
 
 class MachineError(RuntimeError):
     """The machine itself failed: it did not boot, or its agent does not answer."""
-
-
-STEADY_CPU = "max,-erms,-fsrm,-fsrs,-fzrm,-fsrc"
-"""By a clock of instructions, every round of a string instruction is one, and takes the emulator as long as a hundred
-others. Without these features nobody moves single bytes by them: clearing memory takes a twentieth of the time."""
 
 
 class MachineSilent(MachineError):

@@ -19,8 +19,8 @@ from .storms import STORMS, SWAPS
 def merged(kept: dict[str, Any], fresh: dict[str, Any], order: Sequence[str]) -> dict[str, Any]:
     """Both summaries as one. Runs of the same key add up, each once; a cell of another key is replaced."""
     is_comparable = kept["machine"].get("processor") == fresh["machine"].get("processor")
-    cells = {_place(cell): cell for cell in map(_identified, kept["cells"] if is_comparable else ())}
-    for cell in map(_identified, fresh["cells"]):
+    cells = {_place(cell): cell for cell in (kept["cells"] if is_comparable else ())}
+    for cell in fresh["cells"]:
         before = cells.get(_place(cell))
         cells[_place(cell)] = _joined(before, cell) if before and before["key"] == cell["key"] else cell
     candidates = {**kept["candidates"], **fresh["candidates"]}
@@ -42,12 +42,6 @@ def _joined(before: dict[str, Any], cell: dict[str, Any]) -> dict[str, Any]:
     runs = {run: outcome for one in (before, cell) for run, outcome in zip(one["runs"], one["outcomes"], strict=True)}
     days = [*before["measured"], *cell["measured"]]
     return {**cell, "measured": [min(days), max(days)], "runs": list(runs), "outcomes": list(runs.values())}
-
-
-def _identified(cell: dict[str, Any]) -> dict[str, Any]:
-    # When a run began says which it is. Cells from before that was noted have a day at most.
-    unknown = [f"{cell['measured'][0]} {number}" for number in range(1, len(cell["outcomes"]) + 1)]
-    return {**cell, "runs": cell.get("runs", unknown)}
 
 
 def _place(cell: dict[str, Any]) -> tuple[str, str, str]:
