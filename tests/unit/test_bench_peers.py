@@ -32,7 +32,7 @@ from tests.bench.peers.storms import STORMS
 from tests.bench.peers.summary import dates, merged
 from tests.bench.peers.table import HEAD, into, not_measured, page, row, tables
 from tests.bench.peers.trace import RunId
-from tests.vm.machine import STEADY_CPU, Machine, MachineSilent, Result
+from tests.vm.machine import PROCESSOR, Machine, MachineSilent, Result
 
 TOP = Path(__file__).resolve().parents[2]
 TOTAL = 1_000_000
@@ -351,7 +351,7 @@ def test_a_daemon_at_rest_is_not_measured_again_where_the_tree_knows_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(peers, "DOCUMENTS", tmp_path)
-    for processor, expected in ((STEADY_CPU, summary()["candidates"]["oomslice"]), ("max", {})):
+    for processor, expected in ((PROCESSOR, summary()["candidates"]["oomslice"]), ("max", {})):
         before = summary()
         before["machine"]["processor"] = processor
         (tmp_path / "benchmarks.json").write_text(json.dumps(before))

@@ -21,7 +21,7 @@ from typing import Any
 
 from tests.bench.figures import say
 from tests.vm.image import Image, image
-from tests.vm.machine import PROGRAMS, STEADY_CPU, CommandError, MachineError, MachineSilent
+from tests.vm.machine import PROCESSOR, PROGRAMS, CommandError, MachineError, MachineSilent
 from tests.vm.package import package as built_package
 
 from . import trace
@@ -153,7 +153,7 @@ def _known(name: str) -> dict[str, Any]:
     """What the tree says of a candidate at rest, on this processor."""
     before = kept()
     about: dict[str, Any] = before["candidates"].get(name, {})
-    return about if before["machine"].get("processor") == STEADY_CPU else {}
+    return about if before["machine"].get("processor") == PROCESSOR else {}
 
 
 def _now() -> str:
@@ -183,7 +183,7 @@ def _sentence(run: RunId, storm: Storm) -> str:
 def summarise(bench: Bench) -> dict[str, Any]:
     """The summary of all runs that are here and would be measured like that now."""
     kernel = bench.circumstances.kernel
-    machine = {"kernel": kernel, "emulator": _emulator(), "systemd": "", "processor": STEADY_CPU}
+    machine = {"kernel": kernel, "emulator": _emulator(), "systemd": "", "processor": PROCESSOR}
     cells: list[dict[str, Any]] = []
     candidates: dict[str, Any] = {}
     for name in CANDIDATES:

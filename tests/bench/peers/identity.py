@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tests.vm.machine import STEADY_CPU
+from tests.vm.machine import PROCESSOR
 
 from . import trace
 from .candidates import DATABASE, Candidate, files_of
@@ -80,7 +80,7 @@ class Circumstances:
             self.kernel,
             self.version(candidate),
             self.programs,
-            (MEMORY_MB, DATABASE_MB, HOT_MB, SWAP_MB, AFTER, CLOCK, STEADY_CPU),
+            (MEMORY_MB, DATABASE_MB, HOT_MB, SWAP_MB, AFTER, CLOCK, PROCESSOR),
             said,
             files_of(candidate, swap=swap != "none"),
             candidate.command + candidate.between,
