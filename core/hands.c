@@ -29,6 +29,7 @@ struct hand {
         atomic_int error;
         uint32_t job;
         int fd, wake_fd;
+        const char *name; /* of a file in `fd`; NULL: `fd` itself */
         size_t size;
         char text[OOMSLICE_HANDS_TEXT];
 };
@@ -38,12 +39,21 @@ static struct hand hands[OOMSLICE_HANDS_COUNT];
 static uint32_t jobs;
 static int started;
 
+/* 0 or an errno. */
+static int put(const struct hand *hand) {
+        int fd = hand->name ? openat(hand->fd, hand->name, O_WRONLY | O_CLOEXEC) : hand->fd;
+        int error = fd < 0 || pwrite(fd, hand->text, hand->size, 0) < 0 ? errno : 0;
+
+        if (hand->name && fd >= 0)
+                close(fd);
+        return error;
+}
+
 static void *run(void *argument) {
         struct hand *hand = argument;
 
         for (;;) {
                 uint64_t one;
-                ssize_t n;
 
                 if (read(hand->wake_fd, &one, sizeof(one)) < 0) {
                         if (errno == EINTR)
@@ -52,8 +62,7 @@ static void *run(void *argument) {
                 }
                 if (atomic_load(&hand->state) != GIVEN)
                         continue;
-                n = pwrite(hand->fd, hand->text, hand->size, 0);
-                atomic_store(&hand->error, n < 0 ? errno : 0);
+                atomic_store(&hand->error, put(hand));
                 close(hand->fd);
                 atomic_store(&hand->finished, hand->job);
                 atomic_store(&hand->state, FREE);
@@ -75,7 +84,7 @@ int oomslice_hands_start(void) {
         return 0;
 }
 
-uint32_t oomslice_hands_write(int fd, const char *text, size_t size) {
+uint32_t oomslice_hands_write_file(int fd, const char *name, const char *text, size_t size) {
         uint64_t one = 1;
 
         if (fd < 0 || size > OOMSLICE_HANDS_TEXT)
@@ -88,6 +97,7 @@ uint32_t oomslice_hands_write(int fd, const char *text, size_t size) {
                 hand->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
                 if (hand->fd < 0)
                         return 0;
+                hand->name = name;
                 memcpy(hand->text, text, size);
                 hand->size = size;
                 hand->job = ++jobs == 0 ? ++jobs : jobs;
@@ -97,6 +107,10 @@ uint32_t oomslice_hands_write(int fd, const char *text, size_t size) {
                 return hand->job;
         }
         return 0;
+}
+
+uint32_t oomslice_hands_write(int fd, const char *text, size_t size) {
+        return oomslice_hands_write_file(fd, NULL, text, size);
 }
 
 bool oomslice_hands_done(uint32_t job, int *errorp) {

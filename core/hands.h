@@ -14,5 +14,7 @@ enum oomslice_hands_limit {
 int oomslice_hands_start(void);
 /* Has `text` written to a copy of `fd`. Returns the job's number, 0 if no hand is free, or none can be given it. */
 uint32_t oomslice_hands_write(int fd, const char *text, size_t size);
+/* The same for the file `name` in `directory_fd`, which the hand opens. `name` stays as it is for good. */
+uint32_t oomslice_hands_write_file(int directory_fd, const char *name, const char *text, size_t size);
 /* True if this job is done; *errorp is then 0 or its errno. A job that is never asked for is no loss. */
 bool oomslice_hands_done(uint32_t job, int *errorp);

@@ -11,6 +11,7 @@
 #include "force.h"
 #include "meminfo.h"
 #include "moment.h"
+#include "probe.h"
 #include "reserve.h"
 #include "trail.h"
 #include "watch.h"
@@ -67,7 +68,8 @@ static void set_next(const struct oomslice_machine *machine, uint64_t now_us) {
         /* While a victim is awaited, that has its own looks, and each of them is followed by one here. */
         if (!watch.active || ready == OOMSLICE_MOMENT_NEVER)
                 return;
-        next_us = now_us + oomslice_watch_pause(machine, &info, watch.fall);
+        next_us = now_us + oomslice_probe_pause(machine, &info, watch.fall,
+                                                oomslice_watch_pause(machine, &info, watch.fall));
         if (is_short && ready > next_us)
                 next_us = ready;
 }
@@ -93,6 +95,8 @@ void oomslice_machine_look(uint64_t now_us, bool thrashing) {
                 why = cause(trigger, now_us);
                 oomslice_decide(0, &why);
         }
+        if (watch.active && !is_short)
+                oomslice_probe_look(force, &info, now_us);
         oomslice_trail_look(force, &info, watch.active, is_short, now_us);
         set_next(machine, now_us);
 }

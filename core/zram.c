@@ -5,12 +5,14 @@
  * swap is free. So of the free swap of such a device that part is taken off which what was swapped out last has not gained.
  *
  * A device is asked while memory is short only, and only once it holds enough to judge by. Which devices are swap is looked
- * up when the size of all swap has changed. mm_stat is that of the kernel's zram documentation: the first number is the
- * size of what is stored, the third the memory that it takes.
+ * up when the size of all swap has changed, or one of them is gone: there may be another of the same name and size by now.
+ * mm_stat is that of the kernel's zram documentation: the first number is the size of what is stored, the third the memory
+ * that it takes.
  */
 #define _GNU_SOURCE
 #include "zram.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -32,10 +34,12 @@ static struct device {
         int stat; /* -1: none */
         uint64_t size;
         uint64_t share; /* what was lost of `UNIT` bytes last */
+        bool judged;    /* else `share` is a guess */
         struct oomslice_zram_stored before;
 } devices[DEVICES_MAX];
 static int block = -1, swaps = -1;
 static uint64_t known_total, looked_us;
+static bool unproven;
 static atomic_uint_least64_t last;
 
 void oomslice_zram_init(int block_fd, int swaps_fd) {
@@ -118,13 +122,20 @@ static int read_stored(int fd, struct oomslice_zram_stored *storedp) {
 static void forget(struct device *device, const struct oomslice_zram_stored *now) {
         device->before = *now;
         device->share = 0;
+        device->judged = false;
 }
 
 static uint64_t lost_of(struct device *device, bool anew) {
         struct oomslice_zram_stored now;
         uint64_t free;
+        int r;
 
-        if (device->stat < 0 || read_stored(device->stat, &now) < 0)
+        if (device->stat < 0)
+                return 0;
+        r = read_stored(device->stat, &now);
+        if (r == -ENODEV)
+                known_total = 0; /* looked up at the next look */
+        if (r < 0)
                 return 0;
         if (anew)
                 forget(device, &now);
@@ -134,7 +145,10 @@ static uint64_t lost_of(struct device *device, bool anew) {
         } else if (now.swapped >= device->before.swapped + JUDGED) {
                 device->share = oomslice_zram_lost(UNIT * UNIT, &device->before, &now) / UNIT;
                 device->before = now;
+                device->judged = true;
         }
+        if (!device->judged && free >= 2 * JUDGED)
+                unproven = true;
         return free / UNIT * device->share;
 }
 
@@ -144,6 +158,7 @@ static void measure(uint64_t now_us) {
         uint64_t sum = 0;
 
         looked_us = now_us;
+        unproven = false;
         for (int i = 0; i < DEVICES_MAX; i++)
                 sum += lost_of(&devices[i], anew);
         atomic_store_explicit(&last, sum, memory_order_relaxed);
@@ -161,6 +176,10 @@ uint64_t oomslice_zram_look(const struct oomslice_meminfo *info, uint64_t now_us
                 measure(now_us);
         sum = oomslice_zram_last();
         return sum < info->swap_free ? sum : info->swap_free;
+}
+
+bool oomslice_zram_is_unproven(void) {
+        return unproven;
 }
 
 uint64_t oomslice_zram_last(void) {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 /* Swap in compressed memory (zram) is worth what it gains: see zram.c. */
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "meminfo.h"
@@ -9,7 +10,9 @@
 void oomslice_zram_init(int block_fd, int swaps_fd);
 /* Bytes of info->swap_free that would give no memory, as of now or of a few milliseconds ago. The deciding thread's. */
 uint64_t oomslice_zram_look(const struct oomslice_meminfo *info, uint64_t now_us);
-/* The same as it was last, for other threads: it may be more than the swap that is free by now. */
+/* A device that is swap has room, and nothing is known of what it gains: it was taken for what it says. As of that look. */
+bool oomslice_zram_is_unproven(void);
+/* What oomslice_zram_look() said last, for other threads: it may be more than the swap that is free by now. */
 uint64_t oomslice_zram_last(void);
 
 /* What one device holds, from mm_stat: bytes swapped out, and what they take in memory all the same. */

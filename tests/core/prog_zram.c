@@ -75,32 +75,44 @@ static void test_devices(void) {
 
         oomslice_zram_init(-1, -1);
         CHECK(look(600, 600, SECOND) == 0);
+        CHECK(!oomslice_zram_is_unproven());
         oomslice_zram_init(block, swaps);
         CHECK(look(512, 412, 100 * SECOND) == 0);
+        CHECK(oomslice_zram_is_unproven());
         /* Too little came to judge by, and then enough, which gained nothing. */
         store("zram1/mm_stat", 101, 34);
         CHECK(look(512, 411, 101 * SECOND) == 0);
+        CHECK(oomslice_zram_is_unproven());
         store("zram1/mm_stat", 132, 66);
         CHECK(look(512, 380, 102 * SECOND) == 380);
         CHECK(oomslice_zram_last() / MIB == 380);
+        CHECK(!oomslice_zram_is_unproven());
         /* Never more than there is free, and not read again at once. */
         CHECK(look(512, 300, 102 * SECOND + 1) == 300);
         /* What comes now can be compressed. */
         store("zram1/mm_stat", 232, 76);
         CHECK(look(512, 280, 103 * SECOND) >= 24 && oomslice_zram_last() / MIB <= 28);
+        CHECK(!oomslice_zram_is_unproven());
         /* Then nothing again, until whoever it was is gone. */
         store("zram1/mm_stat", 332, 176);
         CHECK(look(512, 180, 104 * SECOND) == 180);
         store("zram1/mm_stat", 50, 20);
         CHECK(look(512, 462, 105 * SECOND) == 0);
+        CHECK(oomslice_zram_is_unproven());
         /* Another shortage begins without a judgement. */
         store("zram1/mm_stat", 80, 50);
         CHECK(look(512, 432, 106 * SECOND) == 432);
         CHECK(look(512, 432, 200 * SECOND) == 0);
+        CHECK(oomslice_zram_is_unproven());
+        /* Nor is it worth a question how much of next to nothing would be gained. */
+        store("zram1/mm_stat", 510, 480);
+        CHECK(look(512, 2, 300 * SECOND) == 0);
+        CHECK(!oomslice_zram_is_unproven());
         /* It is no swap any more. */
         put("swaps", "Filename\tType\tSize\tUsed\tPriority\n");
         store("zram1/mm_stat", 180, 150);
-        CHECK(look(1024, 1024, 201 * SECOND) == 0);
+        CHECK(look(1024, 1024, 301 * SECOND) == 0);
+        CHECK(!oomslice_zram_is_unproven());
 }
 
 int main(void) {

@@ -13,6 +13,7 @@ from typing import Any
 
 from .machine import CommandError, Machine
 
+CGROUPS = "/sys/fs/cgroup"
 EVENTS = "/run/oomtest/events"
 HOG = "/opt/vmtest/hog"
 SERVICE = "/opt/vmtest/service"
@@ -45,6 +46,8 @@ class Lab:
 
     def settle(self) -> None:
         """Wait until oomslice is up and armed, and note where the counters stand."""
+        if not self.armed():
+            self.machine.check("systemctl start oomslice-core.service oomsliced.service", timeout=120)
         self.machine.wait_for("oomslice is armed", self.armed, timeout=120, interval=0.5)
         figures = self.machine.check(
             "mkdir -p /run/oomtest; date +%s%6N; grep -w oom_kill /proc/vmstat; grep MemAvailable /proc/meminfo"
@@ -58,7 +61,10 @@ class Lab:
     def clean_up(self) -> None:
         """Leave nothing of this scenario in the machine, even if it failed half-way."""
         machine = self.machine
-        commands = ["systemctl kill -s CONT oomsliced.service"]
+        # The shell itself where it can: each systemctl takes up to a second here.
+        commands = [
+            f"while read -r pid; do kill -CONT $pid; done < {CGROUPS}/system.slice/oomsliced.service/cgroup.procs"
+        ]
         if self._units:
             units = " ".join(shlex.quote(unit) for unit in reversed(self._units))
             commands.append(f"systemctl kill -s KILL {units} 2>/dev/null; systemctl stop {units}")
@@ -74,7 +80,6 @@ class Lab:
         commands += [
             "rm -rf /home/tester/.config /run/oomtest",
             "systemctl reset-failed",
-            "systemctl start oomslice-core.service oomsliced.service",
         ]
         machine.run("\n".join(commands), timeout=300)
         for device in self._swap:
@@ -215,8 +220,12 @@ class Lab:
         )
 
     def wait_until_dead(self, unit: str, timeout: float = 120.0) -> None:
-        """Wait until the unit has no process any more."""
-        self.machine.wait_for(f"{unit} is dead", lambda: not self.machine.active(unit), timeout, 0.2)
+        """Wait until the unit has no process any more, and systemd knows it."""
+        # systemctl would take the machine's time from what is waited for.
+        if group := self.machine.properties(unit, "ControlGroup")["ControlGroup"]:
+            lives = f'read -r _ populated < {CGROUPS}{shlex.quote(group)}/cgroup.events && [ "$populated" = 1 ]'
+            self.machine.wait_for(f"{unit} is dead", lambda: self.machine.run(lives).rc != 0, timeout, 0.2)
+        self.machine.wait_for(f"{unit} is not active", lambda: not self.machine.active(unit), timeout, 0.2)
 
     # A user
 

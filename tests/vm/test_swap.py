@@ -64,5 +64,45 @@ def test_zram_that_gains_nothing_is_no_swap(lab: Lab) -> None:
     # It was not used up: of 512 MiB not half have ever been written. The seventh number counts sectors of 512 bytes.
     written = int(lab.machine.check("cat /sys/block/zram*/stat").split()[6]) * 512
     assert written < 256 << 20, f"{written >> 20} MiB were swapped out"
+    # Nor did it have to be found out by the kernel's own swapping, which begins when there is nothing else left.
+    assert decision["memory_available"] > decision["memory_available_limit"] // 2, decision
     assert lab.victims() == ["hog.service"] and lab.lives("important")
     assert lab.kernel_killed() == 0
+
+
+@pytest.mark.both_kernels
+def test_file_on_a_tmpfs_beside_zram_that_gains_nothing_costs_nobody_but_its_writer(lab: Lab) -> None:
+    """The file stays when its writer is dead: what is left then must do for everybody else."""
+    lab.use_zram(512)
+    lab.drop_in("writer.service", "Priority=-100")
+    lab.start_service("important", 300)
+    lab.machine.check("mkdir -p /tmp/shm && mount -t tmpfs -o size=4G tmpfs /tmp/shm")
+    try:
+        lab.start("writer", "/opt/vmtest/storm /run/oomtest/go tmpfs 60 /tmp/shm/file")
+        lab.wait_planned(writer=-100, important=0)
+        lab.go()
+        lab.wait_until_dead("writer")
+        decision = lab.decision_about("writer")
+        assert decision["outcome"] == "kept", decision
+        assert decision["memory_available"] > decision["memory_available_limit"] // 2, decision
+        lab.machine.check("sleep 5")
+        assert lab.victims() == ["writer.service"] and lab.lives("important")
+        assert lab.kernel_killed() == 0
+    finally:
+        lab.machine.run("umount /tmp/shm")
+
+
+@pytest.mark.both_kernels
+def test_zram_that_gains_a_lot_is_used_before_anybody_dies(lab: Lab) -> None:
+    """What the hog writes can be compressed, and a few MiB of it tell so."""
+    lab.use_zram(256)
+    lab.drop_in("hog.service", "Priority=-100")
+    lab.start_service("important", 300)
+    lab.start_hog("hog", rate=60, wait_for="go")
+    lab.wait_planned(hog=-100, important=0)
+    lab.go()
+    lab.wait_until_dead("hog", timeout=200)
+    lab.assert_killed("hog")
+    written = int(lab.machine.check("cat /sys/block/zram*/stat").split()[6]) * 512
+    assert written > 128 << 20, f"{written >> 20} MiB were swapped out"
+    assert lab.victims() == ["hog.service"] and lab.lives("important")
