@@ -8,7 +8,7 @@
  *
  * The kernel is told to take anonymous memory and tmpfs only, not page cache (swappiness of memory.reclaim, since 6.10);
  * one that does not know that is asked in general. A unit that gives nothing (MemorySwapMax=0) is followed by the next one.
- * What cannot be found out stays as it was: zram then counts for what it says.
+ * What cannot be found out in a few probes stays as it was, until another shortage: zram then counts for what it says.
  */
 #define _GNU_SOURCE
 #include "probe.h"
@@ -26,15 +26,18 @@
 #include "zram.h"
 
 #define PAUSE_US UINT64_C(1000000) /* from one probe to the next */
+#define ANEW_US UINT64_C(10000000) /* without a look: the next one is of another shortage */
 #define LOOK_US UINT64_C(10000)    /* while none is under way */
 /* Twice what zram.c judges by: some of it may be page cache after all. */
 #define BYTES "4194304"
 #define BYTES_ANON BYTES " swappiness=200"
 #define WORTH (UINT64_C(16) << 20) /* bytes: a smaller unit is not representative */
 
+enum { VAIN_MAX = 8 };
+
 static uint32_t job; /* 0: none under way */
-static uint64_t begun_us;
-static uint32_t vain; /* probes in a row that told nothing */
+static uint64_t begun_us, looked_us;
+static uint32_t vain; /* probes of this shortage that told nothing */
 static bool knows_swappiness = true;
 
 /* Whatever grows at full speed is not to be at the limit before the probe is done. */
@@ -43,7 +46,7 @@ static uint64_t limit(const struct oomslice_machine *machine) {
 }
 
 static bool is_open_question(const struct oomslice_meminfo *info) {
-        return info->swap_total > 0 && oomslice_zram_is_unproven();
+        return info->swap_total > 0 && oomslice_zram_is_unproven() && vain < VAIN_MAX;
 }
 
 static bool is_tried(uint64_t cgroup_id, void *unused) {
@@ -96,11 +99,11 @@ static void begin(const struct oomslice_force *force, uint64_t now_us) {
 
 void oomslice_probe_look(const struct oomslice_force *force, const struct oomslice_meminfo *info,
                          uint64_t now_us) {
-        if (!is_open_question(info)) {
+        if (now_us - looked_us > ANEW_US || !oomslice_zram_is_unproven())
                 vain = 0;
-                return;
-        }
-        if (is_under_way(now_us) || info->available > limit(&force->plan.header->machine) ||
+        looked_us = now_us;
+        if (!is_open_question(info) || is_under_way(now_us) ||
+            info->available > limit(&force->plan.header->machine) ||
             (begun_us != 0 && now_us - begun_us < PAUSE_US))
                 return;
         /* Where nothing is to be done nothing is done; and while a victim ends its memory comes back. */
