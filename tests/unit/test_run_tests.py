@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as ElementTree
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
@@ -132,3 +134,27 @@ def test_runs_that_share_the_scenarios_run_each_once(tmp_path: Path) -> None:
     assert sorted(booted[:2]) == ["boot newest-kernel", "boot stable-kernel"]
     assert len(booted) <= 3
     assert len([line for line in log.read_text().splitlines() if line.startswith("end")]) == len(booted)
+
+
+@pytest.mark.parametrize(("seconds_left", "passed", "skipped"), [(60, 5, 0), (-1, 0, 5)])
+def test_what_there_is_no_time_for_is_skipped_and_says_so(
+    runner: Any, tmp_path: Path, seconds_left: int, passed: int, skipped: int
+) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    (tmp_path / "conftest.py").write_text(MACHINES.format(log=tmp_path / "machines"))
+    (tmp_path / "test_a.py").write_text(SCENARIOS)
+    options = ["-q", "-p", "tests.vm.share", f"--share={shared}", f"--rootdir={tmp_path}"]
+    until = {"OOMSLICE_TESTS_UNTIL": str(int(time.time()) + seconds_left)}
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, f"--junit-xml={tmp_path}/a.xml", tmp_path],
+        cwd=ROOT,
+        env={**os.environ, **until},
+        check=False,
+    )
+    assert run.returncode == 0
+    result = runner.read_results(tmp_path / "a.xml")
+    assert (result.passed, result.failed) == (passed, 0)
+    assert sum(result.skipped.values()) == skipped
+    assert all("OOMSLICE_TESTS_UNTIL" in reason for reason in result.skipped)
+    assert (tmp_path / "machines").exists() == bool(passed)

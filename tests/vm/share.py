@@ -4,11 +4,15 @@
 Each group of tests, those of one file on one kernel, is run by who comes to it first. One run begins with the first
 group, another with the last (--share-from-end): each stays with its kernel until they meet, and both end at about the
 same time, however long a scenario takes.
+
+Where somebody ends the whole run after a time, and then nothing of it counts, OOMSLICE_TESTS_UNTIL says from when on no
+test is begun any more (seconds since 1970). Those that are left are skipped, and say so.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
@@ -42,6 +46,13 @@ def taken(items: list[pytest.Item], directory: Path, from_end: bool) -> Iterator
         yield from tests
 
 
+def leave_out_if_late(item: pytest.Item, now: float) -> None:
+    """Has the test skipped if it is too late to begin it."""
+    until = os.environ.get("OOMSLICE_TESTS_UNTIL")
+    if until and now >= float(until):
+        item.add_marker(pytest.mark.skip(reason="no time was left for it in this run: OOMSLICE_TESTS_UNTIL was over"))
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> bool | None:
     """pytest's own loop, but for the choice of tests."""
@@ -53,6 +64,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     item = next(mine, None)
     while item is not None:
         following = next(mine, None)
+        leave_out_if_late(item, time.time())
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
         if session.shouldfail:
             raise session.Failed(session.shouldfail)
