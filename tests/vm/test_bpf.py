@@ -188,7 +188,7 @@ def test_loading_over_and_over_leaks_nothing_and_stopping_leaves_nothing(lab: La
     lab.machine.check(
         f"for i in $(seq {RELOADS}); do systemctl reload oomslice-bpf.service || exit 1; done;"
         " systemctl restart oomslice-bpf.service",
-        timeout=60 * RELOADS,
+        timeout=150 * RELOADS,
     )
     assert lab.machine.active("churn") and (lab.victims(), lab.kernel_killed()) == ([], 0)
     # The kernel takes a moment to let go of what nobody has any more.

@@ -257,9 +257,9 @@ def test_systemd_takes_a_kill_for_what_it_is(lab: Lab) -> None:
 
 
 FLOOD = Path(__file__).with_name("programs") / "flood.py"
-CALLS_PER_SEC = 100
-"""At least. An emulated machine took 384 to 961 a second while memory was short (docs/benchmarks.md); the host may be
-busier still."""
+CALLS_PER_SEC = 20
+"""At least. An emulated machine took 384 to 961 a second while memory was short (docs/benchmarks.md), a busy host
+fewer. They come by the thousand, with up to half a minute in between in which the bus works them off."""
 
 
 def milliseconds(decision: dict[str, Any]) -> list[float]:
@@ -292,6 +292,7 @@ def test_a_flood_of_calls_from_a_user_changes_no_decision(lab: Lab) -> None:
     began, before = counted()
     lab.start_hog("hog", rate=60, children=3)
     lab.wait_until_dead("hog")
+    machine.wait_for("calls are made still", lambda: counted()[1][0] > before[0] + 1000, 120, 0.5)
     ended, after = counted()
     # Somebody else is answered, and there is one plan and one daemon as before.
     assert "armed" in machine.check("oomslicectl status", timeout=120)
