@@ -48,6 +48,12 @@ def test_with_swap_two_priorities_die_in_order(lab: Lab) -> None:
     assert lab.lives("kept")
 
 
+def swapped_out_to_zram(lab: Lab) -> int:
+    """Bytes that have ever been written there."""
+    # The seventh number counts sectors of 512 bytes (Documentation/block/stat.rst).
+    return int(lab.machine.check("cat /sys/block/zram*/stat").split()[6]) * 512
+
+
 @pytest.mark.both_kernels
 def test_zram_that_gains_nothing_is_no_swap(lab: Lab) -> None:
     """What the hog writes is random: in the zram it takes as much memory as it did before."""
@@ -61,8 +67,8 @@ def test_zram_that_gains_nothing_is_no_swap(lab: Lab) -> None:
     decision = lab.assert_killed("hog")
     assert decision["trigger"] == "memory-available", decision
     assert decision["swap_total"] > 500 << 20 and decision["swap_free"] <= decision["swap_free_limit"]
-    # It was not used up: of 512 MiB not half have ever been written. The seventh number counts sectors of 512 bytes.
-    written = int(lab.machine.check("cat /sys/block/zram*/stat").split()[6]) * 512
+    # It was not used up: of 512 MiB not half have ever been written.
+    written = swapped_out_to_zram(lab)
     assert written < 256 << 20, f"{written >> 20} MiB were swapped out"
     # Nor did it have to be found out by the kernel's own swapping, which begins when there is nothing else left.
     assert decision["memory_available"] > decision["memory_available_limit"] // 2, decision
@@ -103,6 +109,6 @@ def test_zram_that_gains_a_lot_is_used_before_anybody_dies(lab: Lab) -> None:
     lab.go()
     lab.wait_until_dead("hog", timeout=200)
     lab.assert_killed("hog")
-    written = int(lab.machine.check("cat /sys/block/zram*/stat").split()[6]) * 512
+    written = swapped_out_to_zram(lab)
     assert written > 128 << 20, f"{written >> 20} MiB were swapped out"
     assert lab.victims() == ["hog.service"] and lab.lives("important")
