@@ -57,6 +57,7 @@ def test_who_was_late_is_tried_again_and_a_wrong_victim_is_not(runner: Any, tmp_
         ("CommandError: did not happen within 60 s: hog is dead", True),
         ("assert 'deadline' == 'freed'", True),
         ('forks.service is the victim of 2 decisions: [{"victim": "forks.service"}]', True),
+        ("AssertionError: {'victim': 'hog.service', 'outcome': 'kept'}", True),
         ("> assert lab.lives('important')", False),
         ("> assert lab.machine.active('dear')", False),
         ("+ where [] = victims()", False),

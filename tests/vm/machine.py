@@ -31,7 +31,8 @@ from .image import CACHE, HERE, Image, Progress, image, quiet
 T = TypeVar("T")
 
 BOOT_TIMEOUT = 600.0
-"""Seconds. A boot takes 20 on an idle machine; this is for one that does other things as well."""
+"""Seconds. A boot takes BOOT_SECONDS on an idle machine; this is for one that does other things as well."""
+BOOT_SECONDS = 20.0
 PROGRAMS = HERE / "programs"
 PROCESSOR = "max,-erms,-fsrm,-fsrs,-fzrm,-fsrc"
 """It does not claim to be fast at string instructions: the emulator goes through them byte by byte, and by a clock of
@@ -91,6 +92,8 @@ class Machine:
         self.kernel_arguments = kernel_arguments
         self.steady = steady
         self.boot_seconds = 0.0
+        self.patience = 1.0
+        """What every timeout is multiplied by: how much slower than usual this machine is. A steady one never is."""
         self._has_turn = False
         self._directory = Path(tempfile.mkdtemp(prefix="oomslice-vm-"))
         self._process: subprocess.Popen[bytes] | None = None
@@ -157,6 +160,8 @@ class Machine:
             timeout=BOOT_TIMEOUT,
         )
         self.boot_seconds = time.monotonic() - started
+        if not self.steady:
+            self.patience = max(1.0, self.boot_seconds / BOOT_SECONDS)
 
     def _kernel_command_line(self) -> str:
         # mitigations=off: under emulation they only cost time. The stall warnings speak of the emulator, not of us.
@@ -268,6 +273,7 @@ class Machine:
 
         A command that takes longer is killed and ends with status 124. Raises MachineError if the machine is gone.
         """
+        timeout *= self.patience
         output = b""
 
         def keep(data: bytes) -> None:
@@ -332,6 +338,7 @@ class Machine:
 
     def wait_for(self, what: str, condition: Callable[[], T], timeout: float = 30.0, interval: float = 0.1) -> T:
         """Wait until `condition` returns something true, and return that. CommandError names `what` if it does not."""
+        timeout *= self.patience
         deadline = time.monotonic() + timeout
         while True:
             if value := condition():
