@@ -79,8 +79,9 @@ static long poll_beginning(__u32 index, void *context) {
                bpf_map_lookup_elem(&flights, &wait->domain);
 }
 
-/* The calling thread's process takes part in its unit's death. */
-static __noinline int die_with_unit(void) {
+/* The calling thread's process takes part in its unit's death. Not static, so that the verifier goes through it once in a
+ * program, not once in every state that calls it: dozens of programs here do. */
+__noinline int die_with_unit(void) {
         struct task_struct *task = bpf_get_current_task_btf();
 
         if (in_flight && !is_dying() && is_of_victim(task))
