@@ -60,7 +60,7 @@ def test_zram_that_gains_nothing_is_no_swap(lab: Lab) -> None:
     lab.use_zram(512)
     lab.drop_in("hog.service", "Priority=-100")
     lab.start_service("important", 300)
-    lab.start("hog", "/opt/vmtest/storm /run/oomtest/go grow 60 0")
+    lab.start("hog", "/opt/vmtest/storm /run/oomtest/go grow 30 0")
     lab.wait_planned(hog=-100, important=0)
     lab.go()
     lab.wait_until_dead("hog")
@@ -84,7 +84,7 @@ def test_file_on_a_tmpfs_beside_zram_that_gains_nothing_costs_nobody_but_its_wri
     lab.start_service("important", 300)
     lab.machine.check("mkdir -p /tmp/shm && mount -t tmpfs -o size=4G tmpfs /tmp/shm")
     try:
-        lab.start("writer", "/opt/vmtest/storm /run/oomtest/go tmpfs 60 /tmp/shm/file")
+        lab.start("writer", "/opt/vmtest/storm /run/oomtest/go tmpfs 30 /tmp/shm/file")
         lab.wait_planned(writer=-100, important=0)
         lab.go()
         lab.wait_until_dead("writer")
