@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""tools/run-tests: which scenarios that failed are run once more."""
+"""tools/run-tests: which tests that failed are run once more, and how runs share them."""
 
 from __future__ import annotations
 
@@ -159,3 +159,45 @@ def test_what_there_is_no_time_for_is_skipped_and_says_so(
     assert sum(result.skipped.values()) == skipped
     assert all("OOMSLICE_TESTS_UNTIL" in reason for reason in result.skipped)
     assert (tmp_path / "machines").exists() == bool(passed)
+
+
+LATE = """
+from pathlib import Path
+
+def test_late():
+    seen = Path(__file__).with_name("seen")
+    was = seen.exists()
+    seen.touch()
+    assert was
+
+def test_wrong():
+    assert False
+
+def test_good():
+    pass
+"""
+
+
+def test_any_tier_has_a_second_try_and_what_fails_twice_has_failed(
+    runner: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for tier in ("core", "bus"):
+        (tmp_path / "tests" / tier).mkdir(parents=True)
+        (tmp_path / "tests" / tier / "test_a.py").write_text("def test_fine():\n    pass\n")
+    (tmp_path / "tests" / "core" / "test_a.py").write_text(LATE)
+    monkeypatch.setattr(runner, "RESULTS", tmp_path)
+    monkeypatch.setattr(runner, "HALVED", ())
+
+    def run_python(arguments: list[str], log: Path | None = None) -> int:
+        options = ["--rootdir=.", "--import-mode=importlib", "-p", "no:cacheprovider"]
+        run = subprocess.run([sys.executable, *arguments, *options], cwd=tmp_path, capture_output=True, check=False)
+        if log is not None:
+            log.write_bytes(run.stdout)
+        return run.returncode
+
+    monkeypatch.setattr(runner, "run_python", run_python)
+    core, bus = runner.run_side_by_side(["core", "bus"], [], prepare=False)
+    assert (core.passed, core.failed, bus.passed, bus.failed) == (2, 1, 1, 0)
+    said = capsys.readouterr().out
+    assert "== core: passed only when run once more: tests/core/test_a.py::test_late\n" in said
+    assert "bus: once more" not in said
