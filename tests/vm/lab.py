@@ -85,7 +85,9 @@ class Lab:
         for device in self._swap:
             machine.check(f"swapoff {device}", timeout=300)
             if "zram" in device:
-                machine.check(f"echo {device.removeprefix('/dev/zram')} > /sys/class/zram-control/hot_remove")
+                # udev may still be looking at what is no swap any more.
+                remove = f"echo {device.removeprefix('/dev/zram')} > /sys/class/zram-control/hot_remove"
+                machine.check(f"until {remove}; do sleep 0.3; done", timeout=60)
         machine.wait_for(
             "memory is free again", lambda: machine.available_mb() > self.available_mb - SETTLED_MB, timeout=60
         )

@@ -341,11 +341,14 @@ class Machine:
         timeout *= self.patience
         deadline = time.monotonic() + timeout
         while True:
+            asked = time.monotonic()
             if value := condition():
                 return value
-            if time.monotonic() > deadline:
+            answered = time.monotonic()
+            if answered > deadline:
                 raise CommandError(f"did not happen within {timeout:g} s: {what}")
-            time.sleep(interval)
+            # Asking takes the machine's time from what is waited for.
+            time.sleep(max(interval, answered - asked))
 
     # Units
 
