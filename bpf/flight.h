@@ -32,6 +32,8 @@ struct flight {
         __u32 left;    /* processes that were not gone when it was last given more time */
         __u32 dying;   /* of the last sweep: processes that have their memory yet, */
         __u32 running; /* and those of them that only need a processor for it */
+        __u32 joined;  /* processes that died before the walk came to them, since they wanted memory */
+        __u32 reserved;
 };
 
 struct {
@@ -271,8 +273,8 @@ static __always_inline bool is_victim(__u64 id, __u64 now) {
 
 enum { UNIT_LEVELS = 16 }; /* no unit is as deep */
 
-/* Whether all of the unit that it belongs to is dying. */
-static __always_inline bool is_of_victim(struct task_struct *task) {
+/* In which all of the unit that it belongs to is dying, if it is. */
+static __always_inline struct flight *flight_with(struct task_struct *task) {
         const struct cgroup *cgroup = BPF_CORE_READ(task, cgroups, dfl_cgrp);
         int level = BPF_CORE_READ(cgroup, level);
 
@@ -281,14 +283,14 @@ static __always_inline bool is_of_victim(struct task_struct *task) {
                 __u64 id, *domain;
 
                 if (i > level)
-                        return false;
+                        return NULL;
                 id = id_at_level(cgroup, i);
                 domain = bpf_map_lookup_elem(&dying, &id);
                 flight = domain ? bpf_map_lookup_elem(&flights, domain) : NULL;
                 /* Of a unit that loses one process the others live on. */
                 if (flight && flight->victim == id && !flight->emptied &&
                     flight->scope != OOMSLICE_SCOPE_PROCESS)
-                        return true;
+                        return flight;
         }
-        return false;
+        return NULL;
 }

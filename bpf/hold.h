@@ -83,9 +83,10 @@ static long poll_beginning(__u32 index, void *context) {
  * program, not once in every state that calls it: dozens of programs here do. */
 __noinline int die_with_unit(void) {
         struct task_struct *task = bpf_get_current_task_btf();
+        struct flight *flight = in_flight && !is_dying() ? flight_with(task) : NULL;
 
-        if (in_flight && !is_dying() && is_of_victim(task))
-                send(task);
+        if (flight && send(task) == 0)
+                __sync_fetch_and_add(&flight->joined, 1);
         return 0;
 }
 

@@ -9,7 +9,7 @@
 
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(see_newborn, struct task_struct *parent, struct task_struct *child) {
-        if (in_flight && is_of_victim(child) && send(child) == 0)
+        if (in_flight && flight_with(child) && send(child) == 0)
                 COUNT_UP(victims);
         return 0;
 }

@@ -108,6 +108,9 @@ static __always_inline void choose_and_kill(__u64 domain, __u32 reason, const st
                 COUNT_UP(dry_runs);
         else {
                 kill_unit(&record, chosen.level);
+                /* Some may be gone before the walk comes to them, or all. */
+                if (flight && flight->joined > record.signalled)
+                        record.signalled = flight->joined;
                 COUNT_UP(kills);
                 ADD(victims, record.signalled);
                 if (flight) {
