@@ -16,6 +16,15 @@ pytest.register_assert_rewrite("tests.core.rig", "tests.core.client", "tests.cor
 from tests.core import rig, scores_rig  # noqa: E402
 from tests.core.bpf_rig import Kernel, UnavailableError, build_programs, open_kernel  # noqa: E402
 
+TIMEOUT = 600
+"""Seconds: the first test that needs a build has its compilation in its own time, beside all the other tests."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(TIMEOUT))
+
 
 def builds(build: Callable[[str, Path], Path], directory: Path) -> Callable[[str], Path]:
     """Builds of a program by kind, each made once."""

@@ -362,7 +362,7 @@ def test_killing_the_reader_at_any_moment_loses_and_doubles_nothing(core: Core, 
     chance = random.Random(1)
     written = kills = 0
     # On a busy machine a reader may be killed before it has done anything.
-    while kills < 25 or written <= 100:
+    while kills < 25 or (written <= 100 and kills < 250):
         kills += 1
         reader = subprocess.Popen(
             [sys.executable, "-c", READER, str(core.fd), str(path)],
@@ -390,4 +390,4 @@ def test_killing_the_reader_at_any_moment_loses_and_doubles_nothing(core: Core, 
         assert not store.problems
         stored = {decision.id: decision.processes for decision in store.list(0, 1 << 31)}
         assert stored == {f"00000000000000ab-{number}": number for number in range(1, written + 1)}
-        assert store.count() == written and before > 25
+        assert store.count() == written > 100 and before > 25

@@ -215,7 +215,7 @@ class Machine:
         with contextlib.suppress(MachineError):
             self.run("systemctl poweroff --no-block")
         try:
-            self._process.wait(90)
+            self._process.wait(90 * self.patience)
         except subprocess.TimeoutExpired:
             raise MachineError(f"the machine does not power off\n{self.console_tail()}") from None
 

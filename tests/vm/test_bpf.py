@@ -15,7 +15,7 @@ from .lab import Lab
 
 OOMSLICE_BPF = "/usr/lib/oomslice/oomslice-bpf"
 RELOADS = 100 if os.environ.get("OOMSLICE_VM_ALL") else 2
-"""How often programs are loaded anew; what one reload leaves behind is seen after a few as well."""
+"""How often programs are loaded anew; what one reload leaves behind is seen after two as well."""
 
 
 def status(lab: Lab) -> dict[str, dict[str, Any]]:
@@ -176,22 +176,28 @@ def test_without_the_programs_the_kernel_log_tells(lab: Lab) -> None:
         lab.machine.check("systemctl start oomslice-bpf.service")
 
 
-def in_kernel(lab: Lab) -> dict[str, int]:
-    """How many programs, maps and links there are, without those that systemd has for units that come and go."""
-    listed = {kind: json.loads(lab.machine.check(f"bpftool --json {kind} list")) for kind in ("prog", "map", "link")}
-    of_systemd = [program for program in listed["prog"] if program["type"].startswith("cgroup_")]
+def listed(lab: Lab, kind: str) -> list[dict[str, Any]]:
+    """All programs ("prog"), maps ("map") or links ("link") in the kernel."""
+    found: list[dict[str, Any]] = json.loads(lab.machine.check(f"bpftool --json {kind} list"))
+    return found
+
+
+def counted(lab: Lab) -> dict[str, int]:
+    """How many of each there are, without those that systemd has for units that come and go."""
+    all_programs = listed(lab, "prog")
+    of_systemd = [program for program in all_programs if program["type"].startswith("cgroup_")]
     programs = {program["id"] for program in of_systemd}
     maps = {id for program in of_systemd for id in program.get("map_ids", ())}
     return {
-        "prog": len(listed["prog"]) - len(programs),
-        "map": sum(one["id"] not in maps for one in listed["map"]),
-        "link": sum(one.get("prog_id") not in programs for one in listed["link"]),
+        "prog": len(all_programs) - len(programs),
+        "map": sum(one["id"] not in maps for one in listed(lab, "map")),
+        "link": sum(one.get("prog_id") not in programs for one in listed(lab, "link")),
     }
 
 
 @pytest.mark.both_kernels
 def test_loading_over_and_over_leaks_nothing_and_stopping_leaves_nothing(lab: Lab) -> None:
-    with_programs = in_kernel(lab)
+    with_programs = counted(lab)
     # Meanwhile memory is reclaimed and taken, by somebody who might be killed for it.
     jail(lab)
     churn = "truncate -s 300M /var/tmp/churn; while :; do cat /var/tmp/churn >/dev/null; done"
@@ -204,7 +210,7 @@ def test_loading_over_and_over_leaks_nothing_and_stopping_leaves_nothing(lab: La
     )
     assert lab.machine.active("churn") and (lab.victims(), lab.kernel_killed()) == ([], 0)
     # The kernel takes a moment to let go of what nobody has any more.
-    lab.machine.wait_for(f"only {with_programs} are there", lambda: in_kernel(lab) == with_programs, 60, 2)
+    lab.machine.wait_for(f"only {with_programs} are there", lambda: counted(lab) == with_programs, 60, 2)
     lab.machine.check("systemctl stop oomslice-bpf.service")
     try:
         lab.machine.wait_for(

@@ -14,7 +14,7 @@ import pytest
 from tests.core.bpf_policies import COUNTER, COUNTS, EXAMPLE, compiled, written
 
 from .lab import Lab
-from .test_bpf import OOMSLICE_BPF, carriers
+from .test_bpf import OOMSLICE_BPF, carriers, listed
 from .test_bpf_choice import choose, three, wait_chosen
 from .test_prekill import MACHINE, armed, assert_prekilled, nobody_else, prekill, run_out, wait_emptied
 
@@ -166,8 +166,7 @@ def in_kernel(lab: Lab) -> dict[str, dict[str, int]]:
     """The names of ONCE as they are now, and those of the policy's maps if there are any."""
     found: dict[str, dict[str, int]] = {}
     for kind, names in ONCE.items():
-        said = json.loads(lab.machine.check(f"bpftool --json {kind} list"))
-        counted = Counter(one.get("name") for one in said)
+        counted = Counter(one.get("name") for one in listed(lab, kind))
         found[kind] = {name: counted[name] for name in [*names, "asked"] if counted[name]}
     return found
 
