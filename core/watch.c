@@ -18,6 +18,8 @@
 #define INTERVAL_MAX UINT64_C(1000000)
 /* Gentle steps lose less by coming late than a kill, and memory can stay for hours where they begin. */
 #define INTERVAL_LADDER UINT64_C(10000)
+/* What a death brings with it is no growth: a journal written, a service started that was asked for by it. */
+#define HOUSEKEEPING (UINT64_C(32) << 20)
 
 static uint64_t above(uint64_t value, uint64_t limit) {
         return value > limit ? value - limit : 0;
@@ -117,7 +119,8 @@ uint32_t oomslice_watch_judge(const struct oomslice_machine *machine, const stru
 }
 
 uint64_t oomslice_watch_floor(const struct oomslice_machine *machine, uint64_t left) {
-        uint64_t floor = above(left, (machine->available_min + machine->swap_free_min) / 4);
+        uint64_t share = (machine->available_min + machine->swap_free_min) / 4;
+        uint64_t floor = above(left, share > HOUSEKEEPING ? share : HOUSEKEEPING);
         uint64_t least = machine->available_min / 2;
 
         return floor > least ? floor : least;

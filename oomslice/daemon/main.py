@@ -130,7 +130,7 @@ class Daemon:
         self._started = StartedUnits(self._bus.configuration_changed)
         self._status.start_problems = lambda: self._started.problems
         self._requests = RequestHandler(self._actions, self._bus.warn, self._cgroup_path)
-        self._unit_journal = UnitJournal(self._actions)
+        self._unit_journal = UnitJournal(self._actions, self._planner.has_room)
         self._owners = Owners()
         self._collector = Collector(
             self._store,

@@ -36,6 +36,8 @@ _Inputs: TypeAlias = tuple[
 
 OTHER_DAEMONS = ("earlyoom.service", "nohang.service", "nohang-desktop.service", "oomd.service")
 """Other out-of-memory killers, beside systemd-oomd, that a Debian machine may run."""
+ROOM = 32 << 20
+"""Bytes above its limit that memory or swap must have for what can wait. A service in Python takes some 12 MiB."""
 
 
 @dataclass(slots=True)
@@ -222,6 +224,18 @@ class Planner:
     def memory(self) -> MemoryInfo:
         """The machine's memory now. Raises CgroupError."""
         return self._tree.memory()
+
+    def has_room(self) -> bool:
+        """Whether a service may be started that nobody waits for: memory or swap is far enough above its limit."""
+        try:
+            memory = self.memory()
+        except CgroupError:
+            return True
+        machine = self.configuration.machine
+        return (
+            memory.available - machine.available_min.of(memory.total) >= ROOM
+            or memory.swap_free - machine.swap_free_min.of(memory.swap_total) >= ROOM
+        )
 
     def usage(self) -> dict[int, Usage]:
         """Cgroup id -> figures, now, of every candidate of the newest plan."""

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Has the journal of a unit tell what was done to it. `journalctl -u UNIT` shows of what others say what root says, so
-oomslice-actions says it. Done once and never waited for: oomsliced has told the journal already."""
+oomslice-actions says it. Done once and never waited for: oomsliced has told the journal already.
+
+There is no hurry, and a service that has to be started takes memory. Where a death has brought none back (files on a
+tmpfs), that might be what the next one dies for. So this waits until there is room."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from oomslice.actions.client import ActionsClient
 from oomslice.actions.messages import ActionRequest
@@ -18,6 +21,8 @@ from oomslice.decisions.sentence import sentence, step_sentence, undo_sentence
 log = logging.getLogger("oomsliced")
 
 TELL_SEC = 30.0
+ROOM_SEC = 2.0
+"""Between two looks for room. Nobody looks when nothing is to be said."""
 LINES_MAX = 64
 """Units whose journal is being told at one time; of more, nothing is told this way."""
 LINE_MAX = 1500
@@ -27,8 +32,10 @@ LINE_MAX = 1500
 class UnitJournal:
     """Says of decisions, steps and what is undone in the journal of the victim."""
 
-    def __init__(self, actions: ActionsClient) -> None:
+    def __init__(self, actions: ActionsClient, has_room: Callable[[], bool] = lambda: True) -> None:
+        """`has_room` says whether the service that writes the lines may be started now."""
         self._actions = actions
+        self._has_room = has_room
         self._tasks: set[asyncio.Task[None]] = set()
         self._turn = asyncio.Lock()
         """lines are written in the order in which things happened, as far as that is known"""
@@ -57,6 +64,8 @@ class UnitJournal:
 
     async def _send(self, decision: Decision, lines: Sequence[tuple[str, str, str]]) -> None:
         async with self._turn:
+            while not self._has_room():
+                await asyncio.sleep(ROOM_SEC)
             for outcome, step, line in lines:
                 answer = await self._actions.ask(
                     ActionRequest(

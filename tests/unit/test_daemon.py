@@ -294,6 +294,22 @@ def test_the_backend_says_the_ladder_in_force_and_where_it_is_from(
     ]
 
 
+@pytest.mark.parametrize(
+    ("available_mb", "swap_free_mb", "room"),
+    [(40, 0, False), (71, 0, False), (72, 0, True), (900, 0, True), (40, 130, False), (40, 160, True)],
+)
+def test_what_can_wait_waits_until_memory_or_swap_is_well_above_its_limit(
+    machine: SimpleNamespace, tmp_path: Path, available_mb: int, swap_free_mb: int, room: bool
+) -> None:
+    proc = tmp_path / "proc"
+    proc.mkdir()
+    planner = Planner(CgroupTree(machine.cgroups, proc), FakeUnits(), machine.root)  # type: ignore[arg-type]
+    assert planner.has_room(), "what cannot be known keeps nobody waiting"
+    figures = {"MemTotal": 1000, "MemAvailable": available_mb, "SwapTotal": 1000, "SwapFree": swap_free_mb}
+    (proc / "meminfo").write_text("".join(f"{name}: {value << 10} kB\n" for name, value in figures.items()))
+    assert planner.has_room() == room
+
+
 def test_generations_rise_also_over_a_restart(machine: SimpleNamespace) -> None:
     first = asyncio.run(machine.planner.prepare(full=True))
     second = asyncio.run(machine.planner.prepare(full=False))

@@ -130,6 +130,28 @@ def test_what_is_undone_is_told_after_what_was_done() -> None:
     assert [line.outcome for line in actions.asked][-2:] == ["freed", "undone"]
 
 
+def test_nobody_writes_it_before_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oomslice.daemon.tell.ROOM_SEC", 0)
+    actions = Actions()
+    looks = iter([False, False, True, True])
+    asked_before = []
+
+    def has_room() -> bool:
+        asked_before.append(len(actions.asked))
+        return next(looks)
+
+    async def main() -> None:
+        units = UnitJournal(actions, has_room)
+        units.decision(KILL)
+        units.undone(LADDER, Undo("ab-2", "ab-1", 15_300_000, {"freeze": 0}))
+        while units._tasks:
+            await asyncio.sleep(0)
+
+    asyncio.run(main())
+    assert asked_before == [0, 0, 0, 1]
+    assert [line.outcome for line in actions.asked] == ["freed", "undone"]
+
+
 def test_a_service_that_is_not_there_is_not_asked_for_the_rest() -> None:
     assert len(told(Actions("unavailable"), LADDER)) == 1
 

@@ -72,6 +72,9 @@ def test_files_on_a_tmpfs_outlive_whoever_wrote_them_and_nobody_pays_for_them_un
         " mount -t tmpfs -o size=2G tmpfs /tmp/shm; dd if=/dev/zero of=/tmp/shm/file bs=1M; sleep 1000'",
     )
     lab.wait_planned(writer=-500, next=-100, kept=0, bystander=0)
+    # One that an earlier scenario has started would run for two minutes more.
+    lab.machine.check("systemctl stop oomslice-actions.service", timeout=60)
+    journal = f"journalctl --no-pager --since=@{lab.started_usec // 10**6} -o cat -u writer.service -t oomslice"
     try:
         lab.go()
         lab.wait_until_dead("writer")
@@ -81,6 +84,9 @@ def test_files_on_a_tmpfs_outlive_whoever_wrote_them_and_nobody_pays_for_them_un
         # Longer than a rest between decisions. Nobody's death would remove the file.
         lab.machine.check("sleep 4")
         assert lab.machine.active("next") and lab.victims() == ["writer.service"]
+        # Nor is memory taken for what can wait: who writes the unit's journal is started once there is some.
+        assert not lab.machine.active("oomslice-actions.service")
+        assert lab.machine.run(journal).out == ""
         # Others go on growing: now somebody has to pay, and nobody after that.
         lab.go("next")
         lab.wait_until_dead("next")
@@ -90,6 +96,8 @@ def test_files_on_a_tmpfs_outlive_whoever_wrote_them_and_nobody_pays_for_them_un
         assert lab.victims() == ["writer.service", "next.service"]
         assert lab.lives("kept") and lab.lives("bystander")
         assert lab.kernel_killed() == 0
+        told = lab.machine.wait_for("its journal has it", lambda: lab.machine.run(journal).out, 60, 1)
+        assert "files on a tmpfs" in told
     finally:
         lab.machine.run("umount /tmp/shm")
 
