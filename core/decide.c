@@ -46,7 +46,7 @@ enum {
 struct domain {
         uint64_t cgroup_id;
         uint64_t rest_us;     /* nothing is decided before */
-        uint64_t cooldown_us; /* nothing is decided before for a stall, which lags behind the memory */
+        uint64_t cooling_us;  /* since when no stall decides, for it lags behind the memory; 0: never */
         uint64_t quiet_us;    /* no record of NO_CANDIDATE before */
         uint64_t low_rest_us; /* nothing is decided before for memory that is low */
         uint64_t lasts_us;    /* how long one sign of its pressure counts */
@@ -305,6 +305,11 @@ static uint64_t calm(const struct domain *domain, uint64_t cooldown_us) {
         return domain->lasts_us + (cooldown_us << domain->relapses);
 }
 
+/* By the plan in force: a rest that has begun ends earlier if it is made shorter. */
+static bool is_cooling(const struct domain *domain, uint64_t cooldown_us, uint64_t now_us) {
+        return domain->cooling_us != 0 && now_us - domain->cooling_us < cooldown_us << domain->relapses;
+}
+
 /* Pressure again within a minute of its end: it is given longer to prove that it is over. */
 static void count_relapse(struct domain *domain, uint64_t now_us) {
         if (domain->relieved_us == 0)
@@ -357,7 +362,7 @@ void oomslice_decide(uint32_t index, const struct oomslice_cause *cause) {
                 return;
         if (now < domain->rest_us || oomslice_action_of_domain(domain->cgroup_id))
                 return;
-        if (now < domain->cooldown_us && !urgent)
+        if (!urgent && is_cooling(domain, force->plan.domains[index].cooldown_us, now))
                 return;
         if (cause->trigger == OOMSLICE_TRIGGER_LOW && now < domain->low_rest_us)
                 return;
@@ -385,7 +390,7 @@ void oomslice_decide(uint32_t index, const struct oomslice_cause *cause) {
                 oomslice_trail_decided(force, &cause->meminfo);
 }
 
-static void draw_consequences(struct domain *domain, uint64_t cooldown_us, uint64_t now_us,
+static void draw_consequences(struct domain *domain, uint64_t now_us,
                               const struct oomslice_action_result *result) {
         domain->left_behind = result->outcome == OOMSLICE_OUTCOME_KEPT;
         domain->floor = 0;
@@ -393,7 +398,7 @@ static void draw_consequences(struct domain *domain, uint64_t cooldown_us, uint6
         case OOMSLICE_OUTCOME_FREED:
         case OOMSLICE_OUTCOME_RELIEVED:
         case OOMSLICE_OUTCOME_GONE:
-                domain->cooldown_us = now_us + (cooldown_us << domain->relapses);
+                domain->cooling_us = now_us;
                 break;
         default:
                 set_tried(domain, result->victim_id);
@@ -414,12 +419,10 @@ void oomslice_decide_poll(uint64_t now_us, bool any, uint64_t available) {
                 uint64_t calm_us = LASTS_LOW_US;
 
                 for (uint32_t i = 0; force && i < domains_count; i++) {
-                        uint64_t cooldown_us = force->plan.domains[i].cooldown_us;
-
                         if (domains[i].cgroup_id != result.domain_id)
                                 continue;
-                        draw_consequences(&domains[i], cooldown_us, now_us, &result);
-                        calm_us = calm(&domains[i], cooldown_us);
+                        draw_consequences(&domains[i], now_us, &result);
+                        calm_us = calm(&domains[i], force->plan.domains[i].cooldown_us);
                 }
                 /* What was asked for belongs to no domain, and stays until it is released. */
                 if (result.domain_id != 0)

@@ -97,6 +97,10 @@ def test_stall_in_a_domain_takes_its_own_candidate_while_memory_is_plentiful(sce
     time.sleep(6)
     assert records.next() is None and scene.alive(high) >= 1
 
+    # A rest that has begun ends if it is made shorter.
+    domains[1] = Domain(busy, trigger=SOME_STALL, cooldown_us=1_000_000)
+    assert name(scene.hand_over(domains=domains).wait(20).victim_name) == "high.service"
+
 
 def test_stalls_alone_are_no_shortage_of_the_machine(scene: Scene, stallers: Stallers) -> None:
     unit = scene.add("a.service")
