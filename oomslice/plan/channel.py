@@ -169,6 +169,8 @@ class CoreChannel:
             self._socket = None
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(ChannelError("the connection to the core was closed"))
+            # Who could not even ask does not wait for it, and asyncio would tell the journal of an error nobody saw.
+            self._answer.exception()
 
     async def _ask(self, kind: int, *, timeout: float | None, **fields: Any) -> _Message:
         async with self._turn:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -145,6 +146,26 @@ def test_a_core_that_dies_is_noticed_without_asking(core: ScriptedCore) -> None:
 
     core.run(lambda connection: greet(core, connection))
     assert asyncio.run(client())
+
+
+def test_what_cannot_be_asked_is_one_error_and_no_more(core: ScriptedCore) -> None:
+    unseen: list[dict[str, Any]] = []
+
+    async def client() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: unseen.append(context))
+        channel = CoreChannel(core.path)
+        hello = await channel.connect()
+        os.close(hello.ring_fd)
+        os.close(hello.event_fd)
+        core.close()  # it has ended, and nobody has looked yet
+        with pytest.raises(ChannelError, match="cannot send"):
+            await channel.state()
+        del channel
+        gc.collect()
+
+    core.run(lambda connection: greet(core, connection))
+    asyncio.run(client())
+    assert unseen == []
 
 
 def test_a_packet_of_the_wrong_size_ends_the_connection(core: ScriptedCore) -> None:
