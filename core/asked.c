@@ -11,7 +11,6 @@
 #include <errno.h>
 #include <stdbool.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "action.h"
 #include "climb.h"
@@ -45,10 +44,11 @@ static int begin_climb(const struct oomslice_message *asked, const struct oomsli
         const struct oomslice_plan ladder = {
                 .header = force->plan.header, .steps = &step, .names = asked->text};
         struct oomslice_plan_unit settings = force->plan.units[unit];
-        struct oomslice_held held = force->held[unit];
-        int opened = oomslice_held_open_more(&held, oomslice_held_file_of_step(asked->step));
+        struct oomslice_held held;
         bool begun;
 
+        oomslice_held_copy(&held, &force->held[unit]);
+        oomslice_held_open_more(&held, oomslice_held_files_of_step(asked->step));
         settings.steps_first = 0;
         settings.steps_count = 1;
         begun = oomslice_climb_begin(&(struct oomslice_climb_start){
@@ -62,8 +62,7 @@ static int begin_climb(const struct oomslice_message *asked, const struct oomsli
                 .asked = true,
                 .record = record,
         });
-        if (opened >= 0)
-                close(opened); /* the climb has copies */
+        oomslice_held_close(&held); /* the climb has copies */
         return begun ? 0 : -EBUSY;
 }
 

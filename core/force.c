@@ -181,7 +181,7 @@ static uint32_t files_for(const struct oomslice_plan *plan, const struct oomslic
                 return files;
         files |= OOMSLICE_HELD_CANDIDATE;
         for (uint32_t i = 0; i < unit->steps_count; i++)
-                files |= oomslice_held_file_of_step(plan->steps[unit->steps_first + i].kind);
+                files |= oomslice_held_files_of_step(plan->steps[unit->steps_first + i].kind);
         return files;
 }
 

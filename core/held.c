@@ -31,6 +31,7 @@ static const struct {
         {"memory.swap.current", offsetof(struct oomslice_held, swap), O_RDONLY, OOMSLICE_HELD_CANDIDATE},
         {"cgroup.freeze", offsetof(struct oomslice_held, freeze), O_RDWR, OOMSLICE_HELD_FREEZE},
         {"memory.high", offsetof(struct oomslice_held, high), O_RDWR, OOMSLICE_HELD_HIGH},
+        {"memory.swap.max", offsetof(struct oomslice_held, swap_max), O_RDWR, OOMSLICE_HELD_HIGH},
         {"memory.reclaim", offsetof(struct oomslice_held, reclaim), O_WRONLY, OOMSLICE_HELD_RECLAIM},
         {"memory.min", offsetof(struct oomslice_held, min), O_RDONLY, OOMSLICE_HELD_MIN},
 };
@@ -42,7 +43,7 @@ static int32_t *descriptor(const struct oomslice_held *held, size_t file) {
 }
 
 void oomslice_held_init(struct oomslice_held *held) {
-        *held = (struct oomslice_held){-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
+        *held = (struct oomslice_held){-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
 }
 
 void oomslice_held_close(struct oomslice_held *held) {
@@ -61,18 +62,17 @@ static int open_file(const struct oomslice_held *held, size_t file) {
         return openat(held->directory, files[file].name, files[file].flags | O_CLOEXEC | wait);
 }
 
-uint32_t oomslice_held_file_of_step(uint32_t kind) {
+uint32_t oomslice_held_files_of_step(uint32_t kind) {
         return kind == OOMSLICE_STEP_FREEZE     ? OOMSLICE_HELD_FREEZE
                : kind == OOMSLICE_STEP_THROTTLE ? OOMSLICE_HELD_HIGH
                : kind == OOMSLICE_STEP_RECLAIM  ? OOMSLICE_HELD_RECLAIM
                                                 : 0;
 }
 
-int oomslice_held_open_more(struct oomslice_held *held, uint32_t file) {
+void oomslice_held_open_more(struct oomslice_held *held, uint32_t wanted) {
         for (size_t i = 0; i < FILES_COUNT; i++)
-                if (files[i].groups == file && *descriptor(held, i) < 0)
-                        return *descriptor(held, i) = open_file(held, i);
-        return -1;
+                if ((files[i].groups & wanted) && *descriptor(held, i) < 0)
+                        *descriptor(held, i) = open_file(held, i);
 }
 
 int oomslice_held_open(struct oomslice_held *held, int directory_fd, uint32_t wanted) {

@@ -7,23 +7,24 @@
 /* Descriptors, -1 if not there. `directory` -1: the cgroup is gone. */
 struct oomslice_held {
         int32_t directory;
-        int32_t kill;    /* cgroup.kill, write-only */
-        int32_t procs;   /* cgroup.procs */
-        int32_t events;  /* cgroup.events */
-        int32_t current; /* memory.current */
-        int32_t stat;    /* memory.stat */
-        int32_t swap;    /* memory.swap.current */
-        int32_t freeze;  /* cgroup.freeze; this one and the next two only where a ladder needs them */
-        int32_t high;    /* memory.high */
-        int32_t reclaim; /* memory.reclaim, write-only */
-        int32_t min;     /* memory.min, of cgroups right below the root */
+        int32_t kill;     /* cgroup.kill, write-only */
+        int32_t procs;    /* cgroup.procs */
+        int32_t events;   /* cgroup.events */
+        int32_t current;  /* memory.current */
+        int32_t stat;     /* memory.stat */
+        int32_t swap;     /* memory.swap.current */
+        int32_t freeze;   /* cgroup.freeze; this one and the next three only where a ladder needs them */
+        int32_t high;     /* memory.high */
+        int32_t swap_max; /* memory.swap.max, for whoever gets a memory.high */
+        int32_t reclaim;  /* memory.reclaim, write-only */
+        int32_t min;      /* memory.min, of cgroups right below the root */
 };
 
 /* Which files are opened besides the directory. */
 enum oomslice_held_files {
         OOMSLICE_HELD_CANDIDATE = 1, /* what a choice and a kill need */
         OOMSLICE_HELD_FREEZE = 2,
-        OOMSLICE_HELD_HIGH = 4,
+        OOMSLICE_HELD_HIGH = 4, /* and what goes with it */
         OOMSLICE_HELD_RECLAIM = 8,
         OOMSLICE_HELD_MIN = 16, /* memory.min and what it is held against */
         OOMSLICE_HELD_ALL = 31,
@@ -42,10 +43,10 @@ void oomslice_held_init(struct oomslice_held *held);
 /* Opens what there is below `directory_fd`, which stays the caller's: the directory itself, and `files` of it (enum
  * oomslice_held_files). 0 or -errno; a file that does not exist stays -1 and is no error. */
 int oomslice_held_open(struct oomslice_held *held, int directory_fd, uint32_t files);
-/* The file that a step of a ladder writes (enum oomslice_held_files), 0: none. */
-uint32_t oomslice_held_file_of_step(uint32_t kind);
-/* Opens one more file of those, for the caller to close. Its descriptor, or -1: it was open, or cannot be opened. */
-int oomslice_held_open_more(struct oomslice_held *held, uint32_t file);
+/* The files that a step of a ladder writes (enum oomslice_held_files), 0: none. */
+uint32_t oomslice_held_files_of_step(uint32_t kind);
+/* Opens those of `files` that are not open yet; what cannot be opened stays -1. */
+void oomslice_held_open_more(struct oomslice_held *held, uint32_t files);
 /* Copies of all descriptors; what cannot be copied is -1. */
 void oomslice_held_copy(struct oomslice_held *copy, const struct oomslice_held *held);
 void oomslice_held_close(struct oomslice_held *held);

@@ -14,6 +14,7 @@
 #include "probe.h"
 #include "reserve.h"
 #include "trail.h"
+#include "undo.h"
 #include "watch.h"
 #include "withheld.h"
 #include "zram.h"
@@ -33,6 +34,20 @@ void oomslice_machine_init(int meminfo_fd) {
         meminfo = meminfo_fd;
 }
 
+/*
+ * memory.high makes the kernel swap a throttled unit out. Where that gains nothing it takes as much memory from everybody:
+ * there the unit keeps what it has in memory, and only waits.
+ */
+static void look_at_zram(const struct oomslice_machine *machine, uint64_t now_us) {
+        bool is_throttling = oomslice_undo_is_pending(OOMSLICE_UNDO_SWAP);
+
+        if (info.swap_total == 0 || (info.available > machine->available_watch && !is_throttling))
+                return;
+        info.swap_free -= oomslice_zram_look(&info, now_us);
+        if (is_throttling && oomslice_zram_is_vain())
+                oomslice_undo_apply_pending(OOMSLICE_UNDO_SWAP);
+}
+
 void oomslice_machine_read(uint64_t now_us) {
         const struct oomslice_force *force = oomslice_force_get();
         bool was_active = watch.active;
@@ -45,8 +60,7 @@ void oomslice_machine_read(uint64_t now_us) {
                 return;
         }
         info.available -= oomslice_withheld_look(force, &info, now_us);
-        if (info.swap_total > 0 && info.available <= force->plan.header->machine.available_watch)
-                info.swap_free -= oomslice_zram_look(&info, now_us);
+        look_at_zram(&force->plan.header->machine, now_us);
         is_short = oomslice_watch_update(&watch, &force->plan.header->machine, &info, now_us);
         if (was_active && !watch.active)
                 oomslice_decide_machine_calm();

@@ -131,6 +131,15 @@ static void freeze(struct oomslice_step_run *run, uint64_t now_us) {
         run->settling = true;
 }
 
+/* Whether it may be swapped out is only known once some of it was: see machine.c. Without room for that it may. */
+static void prepare_swap(const struct oomslice_step_run *run) {
+        uint64_t before;
+
+        if (run->held.swap_max < 0 || oomslice_file_number(run->held.swap_max, &before) < 0 || before == 0)
+                return;
+        (void)write_down(run, OOMSLICE_UNDO_SWAP, before, 0, run->held.swap_max);
+}
+
 /* The limit is put at a part of what it has now, so from here on its own growth is what it pays for. */
 static void throttle(struct oomslice_step_run *run, uint64_t percent, uint64_t now_us) {
         char text[OOMSLICE_NUMBER_SIZE];
@@ -153,10 +162,12 @@ static void throttle(struct oomslice_step_run *run, uint64_t percent, uint64_t n
                 end(run, OOMSLICE_RESULT_UNAVAILABLE, -r, now_us);
                 return;
         }
+        prepare_swap(run);
         size = oomslice_number_format(text, limit);
         run->job = oomslice_hands_write(run->held.high, text, size);
         if (run->job == 0) {
                 oomslice_undo_forget(run->victim_id, OOMSLICE_STEP_THROTTLE);
+                oomslice_undo_forget(run->victim_id, OOMSLICE_UNDO_SWAP);
                 end(run, OOMSLICE_RESULT_UNAVAILABLE, EBUSY, now_us);
         } else
                 run->step.amount = limit;

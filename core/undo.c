@@ -39,6 +39,7 @@ _Static_assert(sizeof(struct file) <= 4096, "one page");
 static struct {
         int fd;
         uint64_t due_us;
+        bool applied; /* of an OOMSLICE_UNDO_SWAP: it is done */
 } live[OOMSLICE_UNDO_MAX];
 
 static struct file *file;
@@ -111,9 +112,13 @@ static void undo(int i) {
 
 /* Into the ring, and out of the file. False if the ring is full. */
 static bool record(int i) {
-        const struct oomslice_undo *entry = &file->entries[i];
+        struct oomslice_undo entry = file->entries[i];
+        bool is_part = entry.kind == OOMSLICE_UNDO_SWAP;
 
-        if (!oomslice_record_undone(entry))
+        /* Part of a throttle, whose own entry says that it is undone: only a failure is left to be told. */
+        if (is_part)
+                entry.kind = OOMSLICE_STEP_THROTTLE;
+        if ((!is_part || entry.error != 0) && !oomslice_record_undone(&entry))
                 return false;
         file->entries[i].kind = 0;
         return true;
@@ -122,7 +127,9 @@ static bool record(int i) {
 void oomslice_undo_predecessor(void) {
         for (int i = 0; file && i < OOMSLICE_UNDO_MAX; i++) {
                 struct oomslice_undo *entry = &file->entries[i];
-                const char *name = entry->kind == OOMSLICE_STEP_FREEZE ? "cgroup.freeze" : "memory.high";
+                const char *name = entry->kind == OOMSLICE_STEP_FREEZE ? "cgroup.freeze"
+                                   : entry->kind == OOMSLICE_UNDO_SWAP ? "memory.swap.max"
+                                                                       : "memory.high";
                 int directory;
 
                 if (entry->kind == 0 || entry->undone_us != 0)
@@ -151,6 +158,7 @@ int oomslice_undo_add(const struct oomslice_undo *entry, int fd) {
         live[at].fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
         if (live[at].fd < 0)
                 return -errno;
+        live[at].applied = false;
         live[at].due_us = OOMSLICE_MOMENT_NEVER; /* until the pressure has been seen to end */
         file->entries[at] = *entry;
         file->entries[at].undone_us = 0;
@@ -181,6 +189,30 @@ void oomslice_undo_forget(uint64_t cgroup_id, uint32_t kind) {
 
 bool oomslice_undo_has(uint64_t cgroup_id, uint32_t kind) {
         return find(cgroup_id, kind) >= 0;
+}
+
+static bool is_pending(int i, uint32_t kind) {
+        return file->entries[i].kind == kind && file->entries[i].undone_us == 0 && live[i].fd >= 0 &&
+               !live[i].applied;
+}
+
+bool oomslice_undo_is_pending(uint32_t kind) {
+        for (int i = 0; file && i < OOMSLICE_UNDO_MAX; i++)
+                if (is_pending(i, kind))
+                        return true;
+        return false;
+}
+
+void oomslice_undo_apply_pending(uint32_t kind) {
+        char text[OOMSLICE_NUMBER_SIZE];
+
+        for (int i = 0; file && i < OOMSLICE_UNDO_MAX; i++) {
+                if (!is_pending(i, kind))
+                        continue;
+                /* One that cannot be written is that of a cgroup which is gone: it is not tried again. */
+                (void)pwrite(live[i].fd, text, oomslice_number_format(text, file->entries[i].new_value), 0);
+                live[i].applied = true;
+        }
 }
 
 void oomslice_undo_pressure(uint64_t domain_id, uint64_t now_us, uint64_t calm_us) {

@@ -7,18 +7,21 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { OOMSLICE_UNDO_MAX = 32 };
+enum oomslice_undo_limit {
+        OOMSLICE_UNDO_MAX = 32,
+        OOMSLICE_UNDO_SWAP = 64, /* a kind that is no step: memory.swap.max, which goes with a throttle */
+};
 
 /* One thing that was done. */
 struct oomslice_undo {
         uint64_t cgroup_id;
         uint64_t domain_id;
         uint64_t ring_id, sequence; /* of the decision */
-        uint64_t old_value;         /* THROTTLE: memory.high as it was, UINT64_MAX: max */
-        uint64_t new_value;         /* THROTTLE: what was written */
+        uint64_t old_value;         /* of a limit: as it was, UINT64_MAX: max */
+        uint64_t new_value;         /* of a limit: what was written, or may come to be */
         uint64_t begin_us;
         uint64_t undone_us; /* 0: not yet */
-        uint32_t kind;      /* OOMSLICE_STEP_FREEZE or THROTTLE; 0: the place is free */
+        uint32_t kind;      /* OOMSLICE_STEP_FREEZE, THROTTLE or OOMSLICE_UNDO_SWAP; 0: the place is free */
         int32_t error;      /* errno of undoing it */
 };
 
@@ -32,6 +35,10 @@ int oomslice_undo_add(const struct oomslice_undo *entry, int fd);
 /* It was not done after all. */
 void oomslice_undo_forget(uint64_t cgroup_id, uint32_t kind);
 bool oomslice_undo_has(uint64_t cgroup_id, uint32_t kind);
+/* True if an entry of this kind was only written down so far: what it stands for may still have to be done. */
+bool oomslice_undo_is_pending(uint32_t kind);
+/* Writes `new_value` of all those. Only for limits whose writing does not reclaim. */
+void oomslice_undo_apply_pending(uint32_t kind);
 /* Pressure in this domain: what was done there stays for as long as `calm_us` after it. */
 void oomslice_undo_pressure(uint64_t domain_id, uint64_t now_us, uint64_t calm_us);
 /* Undoes what was done to this cgroup, now. */

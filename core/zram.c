@@ -39,7 +39,7 @@ static struct device {
 } devices[DEVICES_MAX];
 static int block = -1, swaps = -1;
 static uint64_t known_total, looked_us;
-static bool unproven;
+static bool unproven, vain;
 static atomic_uint_least64_t last;
 
 void oomslice_zram_init(int block_fd, int swaps_fd) {
@@ -175,11 +175,16 @@ uint64_t oomslice_zram_look(const struct oomslice_meminfo *info, uint64_t now_us
         if (other_swap || now_us - looked_us >= LOOK_US)
                 measure(now_us);
         sum = oomslice_zram_last();
+        vain = info->swap_free > 0 && sum > info->swap_free / 2;
         return sum < info->swap_free ? sum : info->swap_free;
 }
 
 bool oomslice_zram_is_unproven(void) {
         return unproven;
+}
+
+bool oomslice_zram_is_vain(void) {
+        return vain;
 }
 
 uint64_t oomslice_zram_last(void) {

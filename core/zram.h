@@ -12,6 +12,8 @@ void oomslice_zram_init(int block_fd, int swaps_fd);
 uint64_t oomslice_zram_look(const struct oomslice_meminfo *info, uint64_t now_us);
 /* A device that is swap has room, and nothing is known of what it gains: it was taken for what it says. As of that look. */
 bool oomslice_zram_is_unproven(void);
+/* More than half of the swap that is free would give no memory. As of that look. */
+bool oomslice_zram_is_vain(void);
 /* What oomslice_zram_look() said last, for other threads: it may be more than the swap that is free by now. */
 uint64_t oomslice_zram_last(void);
 

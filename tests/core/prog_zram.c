@@ -78,6 +78,7 @@ static void test_devices(void) {
         CHECK(!oomslice_zram_is_unproven());
         oomslice_zram_init(block, swaps);
         CHECK(look(512, 412, 100 * SECOND) == 0);
+        CHECK(!oomslice_zram_is_vain());
         CHECK(oomslice_zram_is_unproven());
         /* Too little came to judge by, and then enough, which gained nothing. */
         store("zram1/mm_stat", 101, 34);
@@ -86,13 +87,19 @@ static void test_devices(void) {
         store("zram1/mm_stat", 132, 66);
         CHECK(look(512, 380, 102 * SECOND) == 380);
         CHECK(oomslice_zram_last() / MIB == 380);
+        CHECK(oomslice_zram_is_vain());
         CHECK(!oomslice_zram_is_unproven());
         /* Never more than there is free, and not read again at once. */
         CHECK(look(512, 300, 102 * SECOND + 1) == 300);
         /* What comes now can be compressed. */
         store("zram1/mm_stat", 232, 76);
         CHECK(look(512, 280, 103 * SECOND) >= 24 && oomslice_zram_last() / MIB <= 28);
+        CHECK(!oomslice_zram_is_vain());
         CHECK(!oomslice_zram_is_unproven());
+        /* Most of what is free is on a disk. */
+        store("zram1/mm_stat", 262, 106);
+        CHECK(look(512, 250, 103 * SECOND + 10000) == 250 && oomslice_zram_is_vain());
+        CHECK(look(512, 501, 103 * SECOND + 20000) == 250 && !oomslice_zram_is_vain());
         /* Then nothing again, until whoever it was is gone. */
         store("zram1/mm_stat", 332, 176);
         CHECK(look(512, 180, 104 * SECOND) == 180);
@@ -112,11 +119,22 @@ static void test_devices(void) {
         put("swaps", "Filename\tType\tSize\tUsed\tPriority\n");
         store("zram1/mm_stat", 180, 150);
         CHECK(look(1024, 1024, 301 * SECOND) == 0);
-        CHECK(!oomslice_zram_is_unproven());
+        CHECK(!oomslice_zram_is_unproven() && !oomslice_zram_is_vain());
+}
+
+static void remove_all(void) {
+        static const char *const files[] = {"zram0/disksize", "zram1/disksize", "zram0/mm_stat",
+                                            "zram1/mm_stat", "swaps"};
+
+        for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++)
+                CHECK(unlinkat(block, files[i], 0) == 0);
+        CHECK(unlinkat(block, "zram0", AT_REMOVEDIR) == 0 && unlinkat(block, "zram1", AT_REMOVEDIR) == 0);
+        CHECK(rmdir(directory) == 0);
 }
 
 int main(void) {
         test_lost();
         test_devices();
+        remove_all();
         return 0;
 }

@@ -112,3 +112,36 @@ def test_zram_that_gains_a_lot_is_used_before_anybody_dies(lab: Lab) -> None:
     written = swapped_out_to_zram(lab)
     assert written > 128 << 20, f"{written >> 20} MiB were swapped out"
     assert lab.victims() == ["hog.service"] and lab.lives("important")
+
+
+@pytest.mark.both_kernels
+def test_who_is_throttled_is_swapped_out_to_zram_only_where_that_gains_something(lab: Lab) -> None:
+    """memory.high makes the kernel swap a unit out. Random data takes as much memory in the zram as it did before."""
+    lab.start("random", "/opt/vmtest/storm /run/oomtest/go static 30")
+    lab.start_service("plain", 100)
+    lab.wait_planned(random=0, plain=0)
+    lab.go()
+    random, plain = (f"/sys/fs/cgroup{lab.slice(unit)['ControlGroup']}" for unit in ("random.service", "plain.service"))
+    lab.machine.wait_for("it has what it wants", lambda: number(lab, f"{random}/memory.current") > 300 << 20, 60, 0.5)
+    lab.use_zram(512)
+
+    assert "throttle:50 of plain.service: done" in lab.machine.check("oomslicectl act plain.service throttle:50")
+    assert number(lab, f"{plain}/memory.swap.current") > 40 << 20
+    assert lab.machine.check(f"cat {plain}/memory.swap.max").strip() == "max"
+
+    as_before = f"grep -qx max {random}/memory.high && grep -qx max {random}/memory.swap.max"
+    for end in ("oomslicectl release random.service", "systemctl kill --kill-whom=main -s KILL oomslice-core.service"):
+        held = number(lab, f"{random}/memory.current")
+        assert "throttle:50 of random.service: done" in lab.machine.check("oomslicectl act random.service throttle:50")
+        assert number(lab, f"{random}/memory.high") < held * 6 // 10
+        assert lab.machine.check(f"cat {random}/memory.swap.max").strip() == "0"
+        swapped = number(lab, f"{random}/memory.swap.current")
+        assert swapped < held // 4, f"{swapped >> 20} of {held >> 20} MiB are swapped out"
+        lab.machine.check(f"{end} && for i in $(seq 600); do {as_before} && exit; sleep 0.05; done; exit 1")
+    lab.machine.wait_for("oomslice is back", lab.armed, 60, 0.5)
+    assert lab.lives("random") and lab.lives("plain")
+
+
+def number(lab: Lab, path: str) -> int:
+    """What a file with one number says."""
+    return int(lab.machine.check(f"cat {path}"))
