@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 enum oomslice_undo_limit {
-        OOMSLICE_UNDO_MAX = 32,
+        OOMSLICE_UNDO_MAX = 48,  /* a throttle takes two */
         OOMSLICE_UNDO_SWAP = 64, /* a kind that is no step: memory.swap.max, which goes with a throttle */
 };
 
