@@ -37,6 +37,7 @@ struct turn {
         bool end;
         bool thrashing;
         bool victim; /* a victim's cgroup has changed */
+        bool again;  /* memory has to be looked at once more, when all of them are taken */
 };
 
 static uint64_t set_us = OOMSLICE_MOMENT_NEVER; /* what the timer is set to */
@@ -81,6 +82,9 @@ static void take_event(struct turn *turn, const struct epoll_event *e, int timer
         const struct oomslice_event event = oomslice_event_unpack(e->data.u64);
         uint64_t expirations;
 
+        /* These two change nothing by themselves, and nobody waits for the answer to them. */
+        if (event.kind != OOMSLICE_EVENT_TIMER && event.kind != OOMSLICE_EVENT_FAULTS)
+                turn->again = true;
         switch (event.kind) {
         case OOMSLICE_EVENT_SIGNAL:
                 turn->end = true;
@@ -160,15 +164,18 @@ int oomslice_loop_run(int epoll_fd, int timer_fd) {
                 oomslice_state_count_wakeup();
                 turn.now_us = oomslice_moment_now();
                 oomslice_watchdog_turn_begin(turn.now_us);
+                looked_nsec = oomslice_moment_nsec();
                 oomslice_machine_read(turn.now_us);
                 for (int i = 0; i < n; i++)
                         take_event(&turn, &events[i], timer_fd);
                 if (turn.end)
                         return 0;
                 oomslice_decide_poll(turn.now_us, turn.victim, oomslice_machine_available());
-                looked_nsec = oomslice_moment_nsec();
-                /* Again, because the memory may have come back since: nobody dies for an old figure. */
-                oomslice_machine_read(turn.now_us);
+                if (turn.again || !is_calm()) {
+                        /* The memory may have come back since: nobody dies for an old figure. */
+                        looked_nsec = oomslice_moment_nsec();
+                        oomslice_machine_read(turn.now_us);
+                }
                 oomslice_machine_look(turn.now_us, turn.thrashing);
                 beat(looked_nsec, turn.now_us);
                 count_faults(turn.now_us);

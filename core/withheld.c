@@ -13,7 +13,8 @@
  * below the root is granted holds for all that is in it, whoever of them uses it. What it has above that can be reclaimed,
  * and it is taken to be cache.
  *
- * Read along with every wakeup, but neither file more often than it can matter; at rest nothing is read.
+ * Read along with every wakeup, but neither file more often than it can matter; at rest nothing is read, and on a busy
+ * machine with memory to spare hardly anything.
  */
 #define _GNU_SOURCE
 #include "withheld.h"
@@ -26,6 +27,7 @@
 enum {
         ZONES_US = 5000,
         CACHE_US = 100000,
+        CACHE_FAR_US = 1000000,
         FACTOR_UNIT = 10000, /* of vm.watermark_boost_factor */
         FACTOR_DEFAULT = 15000,
 };
@@ -34,7 +36,7 @@ static int zoneinfo = -1, factor = -1;
 static struct oomslice_zones zones;
 static uint64_t zones_us, cache_us; /* when each was read; 0: never */
 static bool may_be_raised;
-static uint64_t kept;
+static uint64_t kept, granted; /* page cache that nobody else can have, and the most that it could be */
 static atomic_uint_least64_t last;
 
 void oomslice_withheld_init(int zoneinfo_fd, int factor_fd) {
@@ -77,10 +79,17 @@ uint64_t oomslice_withheld_cache(uint64_t min, uint64_t current, uint64_t file) 
         return min == 0 || file <= above ? 0 : smaller(file - above, min);
 }
 
-/* Page cache that is kept below the root. A file that cannot be read says nothing: its cgroup is gone. */
-static uint64_t read_cache(const struct oomslice_force *force) {
-        uint64_t sum = 0;
+uint64_t oomslice_withheld_pause(const struct oomslice_machine *machine, const struct oomslice_meminfo *info,
+                                 uint64_t most) {
+        uint64_t cache = smaller(most, info->file);
 
+        return info->available > cache && info->available - cache > machine->available_watch ? CACHE_FAR_US
+                                                                                             : CACHE_US;
+}
+
+/* Page cache that is kept below the root. A file that cannot be read says nothing: its cgroup is gone. */
+static void read_cache(const struct oomslice_force *force) {
+        kept = granted = 0;
         for (uint32_t i = 1; i < force->plan.header->units_count; i++) {
                 const struct oomslice_held *held = &force->held[i];
                 struct oomslice_usage usage;
@@ -88,12 +97,12 @@ static uint64_t read_cache(const struct oomslice_force *force) {
 
                 if (force->plan.units[i].parent != 0 || held->min < 0)
                         continue;
-                if (oomslice_file_number(held->min, &min) < 0 || min == 0 ||
-                    oomslice_held_usage(held, &usage) < 0)
+                if (oomslice_file_number(held->min, &min) < 0 || min == 0)
                         continue;
-                sum += oomslice_withheld_cache(min, usage.current, usage.file);
+                granted = min < UINT64_MAX - granted ? granted + min : UINT64_MAX;
+                if (oomslice_held_usage(held, &usage) == 0)
+                        kept += oomslice_withheld_cache(min, usage.current, usage.file);
         }
-        return sum;
 }
 
 uint64_t oomslice_withheld_look(const struct oomslice_force *force, const struct oomslice_meminfo *info,
@@ -103,8 +112,9 @@ uint64_t oomslice_withheld_look(const struct oomslice_force *force, const struct
         bool matters = info->available > machine->available_min;
         uint64_t value;
 
-        if (matters && (cache_us == 0 || now_us - cache_us >= CACHE_US)) {
-                kept = read_cache(force);
+        if (matters &&
+            (cache_us == 0 || now_us - cache_us >= oomslice_withheld_pause(machine, info, granted))) {
+                read_cache(force);
                 cache_us = now_us;
         }
         if (matters && may_be_raised && info->available <= machine->available_watch &&

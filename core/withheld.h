@@ -20,5 +20,9 @@ uint64_t oomslice_withheld_last(void);
  * the page cache cannot be reclaimed. */
 uint64_t oomslice_withheld(const struct oomslice_meminfo *info, const struct oomslice_zones *zones,
                            uint64_t kept);
+/* Pure: microseconds from one look at the protected page cache to the next, if that may be `most` bytes: long ones where
+ * the watch could not begin for it. */
+uint64_t oomslice_withheld_pause(const struct oomslice_machine *machine, const struct oomslice_meminfo *info,
+                                 uint64_t most);
 /* Pure: page cache of a cgroup below the root that its memory.min keeps. Bytes. */
 uint64_t oomslice_withheld_cache(uint64_t min, uint64_t current, uint64_t file);

@@ -42,6 +42,7 @@ static const struct {
         {"memory.stat", "the same"},
         {"memory.swap.current", "the same"},
         {"memory.high", "the same"},
+        {"memory.swap.max", "the same"},
         {"memory.reclaim", "the same"},
         {"memory.min", "a plan is taken: cgroups right below the root"},
         {"memory.pressure", "a plan is taken: triggers and figures of domains"},

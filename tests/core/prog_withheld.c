@@ -123,6 +123,23 @@ static void test_cache_of_a_cgroup(void) {
               100); /* figures of two moments: no more than is granted */
 }
 
+static void test_far_from_the_watch_it_is_looked_at_less_often(void) {
+        const struct oomslice_machine machine = {.available_min = 40 * MIB, .available_watch = 160 * MIB};
+        struct oomslice_meminfo info = {.available = 700 * MIB, .file = 600 * MIB};
+
+        CHECK(oomslice_withheld_pause(&machine, &info, 0) == 1000000);
+        CHECK(oomslice_withheld_pause(&machine, &info, 539 * MIB) == 1000000);
+        /* All of that kept, the watch begins. */
+        CHECK(oomslice_withheld_pause(&machine, &info, 540 * MIB) == 100000);
+        CHECK(oomslice_withheld_pause(&machine, &info, UINT64_MAX) == 100000);
+        /* More than there is of it cannot be kept. */
+        info.file = 100 * MIB;
+        CHECK(oomslice_withheld_pause(&machine, &info, UINT64_MAX) == 1000000);
+        info.available = 90 * MIB;
+        CHECK(oomslice_withheld_pause(&machine, &info, 0) == 100000);
+        CHECK(oomslice_withheld_pause(&machine, &info, UINT64_MAX) == 100000);
+}
+
 int main(void) {
         CHECK(sysconf(_SC_PAGESIZE) == 4096 && PAGES_PER_MIB * 4096 == MIB);
         test_zones();
@@ -130,5 +147,6 @@ int main(void) {
         test_raised_watermarks();
         test_protected_cache();
         test_cache_of_a_cgroup();
+        test_far_from_the_watch_it_is_looked_at_less_often();
         return 0;
 }
