@@ -15,7 +15,8 @@ from oomslice.bus.errors import (
     NotRunningError,
     UnknownMethodError,
 )
-from oomslice.bus.transport import Connection, typed
+from oomslice.bus.message import typed
+from oomslice.bus.transport import Connection
 from oomslice.errors import BusError
 
 ACTION_PREFIX = "org.oomslice1."

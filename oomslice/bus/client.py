@@ -20,7 +20,8 @@ from oomslice.bus.asking import (
 )
 from oomslice.bus.errors import BusUnreachableError
 from oomslice.bus.interface import BUS_NAME, OBJECT_PATH, Method
-from oomslice.bus.transport import Connection, typed
+from oomslice.bus.message import typed
+from oomslice.bus.transport import Connection
 
 
 class ManagerClient:

@@ -36,8 +36,9 @@ from oomslice.bus.interface import (
     Property,
     introspection,
 )
+from oomslice.bus.message import Encoded, Incoming
 from oomslice.bus.quota import Quota
-from oomslice.bus.transport import Connection, Encoded, Incoming
+from oomslice.bus.transport import Connection
 from oomslice.errors import OomsliceError
 
 LOGGER = logging.getLogger(__name__)

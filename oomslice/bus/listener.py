@@ -10,7 +10,8 @@ from types import TracebackType
 from oomslice.bus.errors import BusUnreachableError, NotRunningError
 from oomslice.bus.events import MATCHES, Ear, Event
 from oomslice.bus.interface import BUS_NAME
-from oomslice.bus.transport import Connection, Incoming
+from oomslice.bus.message import Incoming
+from oomslice.bus.transport import Connection
 
 WAITING_MAX = 10_000
 """Events that nobody has asked for yet; when there are more the oldest are dropped, and counted."""

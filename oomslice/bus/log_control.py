@@ -14,7 +14,7 @@ from oomslice.bus.authority import Caller
 from oomslice.bus.dispatch import Facet
 from oomslice.bus.errors import InvalidArgumentsError
 from oomslice.bus.interface import Interface, Property
-from oomslice.bus.transport import typed
+from oomslice.bus.message import typed
 
 PATH = "/org/freedesktop/LogControl1"
 LOG_CONTROL = Interface(

@@ -12,7 +12,7 @@ from oomslice.bus.backend import Backend, ExplainedDomain
 from oomslice.bus.dispatch import Facet
 from oomslice.bus.errors import InvalidArgumentsError
 from oomslice.bus.interface import MANAGER
-from oomslice.bus.transport import typed
+from oomslice.bus.message import typed
 from oomslice.bus.values import UINT32_MAX, decision_values, fitting, mapping, text, unsigned
 from oomslice.decisions.statistics import BOUNDS_SEC
 

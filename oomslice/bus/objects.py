@@ -31,7 +31,8 @@ from oomslice.bus.members import (
     escaped,
     slice_path,
 )
-from oomslice.bus.transport import Connection, Encoded, array_of, encoded
+from oomslice.bus.message import Encoded, array_of, encoded
+from oomslice.bus.transport import Connection
 from oomslice.bus.values import decision_value, fitting
 from oomslice.decisions.record import Decision
 from oomslice.errors import NoSuchDecisionError, StoreError

@@ -21,8 +21,9 @@ from oomslice.bus.interface import BUS_NAME, MANAGER, OBJECT_PATH
 from oomslice.bus.log_control import PATH as LOG_CONTROL_PATH
 from oomslice.bus.log_control import LogControl
 from oomslice.bus.manager import ManagerObject
+from oomslice.bus.message import Incoming
 from oomslice.bus.objects import ObjectTree
-from oomslice.bus.transport import CONNECT_TIMEOUT_S, Connection, Incoming
+from oomslice.bus.transport import CONNECT_TIMEOUT_S, Connection
 from oomslice.bus.values import text, unsigned
 from oomslice.decisions.record import Decision
 from oomslice.errors import BusError, OomsliceError

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from oomslice.bus.interface import DECISION_SIGNATURES, key_signature
-from oomslice.bus.transport import typed
+from oomslice.bus.message import typed
 from oomslice.decisions.record import Decision
 
 UINT32_MAX = (1 << 32) - 1

@@ -12,7 +12,8 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from oomslice.bus.transport import Connection, Incoming
+from oomslice.bus.message import Incoming
+from oomslice.bus.transport import Connection
 from oomslice.errors import BusError
 
 log = logging.getLogger("oomsliced")

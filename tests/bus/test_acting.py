@@ -22,8 +22,9 @@ from oomslice.bus.errors import (
     LimitsExceededError,
 )
 from oomslice.bus.interface import Argument, Interface, Method
+from oomslice.bus.message import typed
 from oomslice.bus.service import BusService
-from oomslice.bus.transport import Connection, typed
+from oomslice.bus.transport import Connection
 from oomslice.errors import InvalidSettingError, OomsliceError, RefusedError
 from tests.bus import rig
 from tests.bus.rig import FixedBackend, PrivateBus, busctl

@@ -56,5 +56,5 @@ def test_activation_is_left_to_systemd() -> None:
 
 def test_the_transport_loads_where_typing_lost_what_dbus_next_imports() -> None:
     # Python 3.15.
-    code = "import typing; typing.__dict__.pop('no_type_check_decorator', None); import oomslice.bus.transport"
+    code = "import typing; typing.__dict__.pop('no_type_check_decorator', None); import oomslice.bus.message"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

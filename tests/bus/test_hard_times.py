@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from oomslice.bus.errors import BusUnreachableError, InvalidArgumentsError, LimitsExceededError, NoReplyError
+from oomslice.bus.message import Incoming
 from oomslice.bus.service import BusService
-from oomslice.bus.transport import MESSAGE_MAX, SIGNALS_WAITING_MAX, Connection, Incoming
+from oomslice.bus.transport import MESSAGE_MAX, SIGNALS_WAITING_MAX, Connection
 from tests.bus import rig
 from tests.bus.rig import FixedBackend, PrivateBus, busctl, call
 

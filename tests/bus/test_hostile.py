@@ -16,8 +16,9 @@ from oomslice.bus.interface import MANAGER, OBJECT_MANAGER, OBJECT_PATH, PROPERT
 from oomslice.bus.log_control import LOG_CONTROL
 from oomslice.bus.log_control import PATH as LOG_PATH
 from oomslice.bus.members import DECISION, SLICE
+from oomslice.bus.message import typed
 from oomslice.bus.service import BusService
-from oomslice.bus.transport import SIGNALS_WAITING_MAX, Connection, typed
+from oomslice.bus.transport import SIGNALS_WAITING_MAX, Connection
 from oomslice.errors import OomsliceError
 from tests.bus import rig
 from tests.bus.rig import FixedBackend, PrivateBus, busctl

@@ -19,8 +19,9 @@ from oomslice.bus.events import STARTED, STOPPED, Event
 from oomslice.bus.hearing import QuickListener
 from oomslice.bus.interface import MANAGER, OBJECT_PATH
 from oomslice.bus.listener import WAITING_MAX, Listener
+from oomslice.bus.message import encode
 from oomslice.bus.service import BusService
-from oomslice.bus.transport import Connection, _encode
+from oomslice.bus.transport import Connection
 from oomslice.cli.failure import Exit
 from oomslice.decisions.record import Decision
 from tests.bus import rig
@@ -200,7 +201,7 @@ def test_a_signal_from_somebody_else_is_not_heard(bus: PrivateBus) -> None:
         async with served(bus) as service, Listener(bus.address) as listener:
             assert listener._connection is not None
             liar = await Connection.open(bus.address)
-            lie = _encode(
+            lie = encode(
                 message_type=MessageType.SIGNAL,
                 destination=listener._connection.unique_name,
                 path=OBJECT_PATH,
@@ -230,7 +231,7 @@ def test_the_quick_listener_hears_the_daemon_alone(bus: PrivateBus) -> None:
             with QuickListener(bus.address) as listener:
                 liar = await Connection.open(bus.address)
                 for signature, body in (("ssss", ["lie", "-.slice", "init.scope", "freed"]), ("", [])):
-                    lie = _encode(
+                    lie = encode(
                         message_type=MessageType.SIGNAL,
                         destination=f":1.{listener_number(bus, liar)}",
                         path=OBJECT_PATH,

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
+from oomslice.bus.message import Incoming
 from oomslice.bus.service import BusService
-from oomslice.bus.transport import Connection, Incoming
+from oomslice.bus.transport import Connection
 from oomslice.owner import deliver
 from oomslice.owner.words import Message
 from tests.bus.rig import FixedBackend, PrivateBus, decision

@@ -26,8 +26,9 @@ from oomslice.bus.members import (
     property_name,
     slice_path,
 )
+from oomslice.bus.message import Incoming
 from oomslice.bus.service import BusService
-from oomslice.bus.transport import Connection, Incoming
+from oomslice.bus.transport import Connection
 from oomslice.carriers.model import CarrierState
 from oomslice.decisions.record import Decision
 from tests.bus import rig

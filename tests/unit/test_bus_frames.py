@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oomslice.bus.frames import error_message, usual_fields
-from oomslice.bus.transport import HEADER_FIELDS, Incoming, _decode, _Decoder
+from oomslice.bus.message import HEADER_FIELDS, Decoder, Incoming, decode
 
 TEXT = st.text(st.characters(blacklist_categories=["Cs", "Cc"]), max_size=30)
 NAMES = st.from_regex(r"\A:1\.[0-9]{1,6}\Z")
@@ -57,7 +57,7 @@ def test_calls_are_read_as_they_were_written(sender: str, member: str, silent: b
     start.marshall()
     start.align(8)
     frame = bytes(start.buffer) + bytes(body)
-    incoming = _decode(frame, header_of(frame))
+    incoming = decode(frame, header_of(frame))
     assert isinstance(incoming, Incoming)
     assert (incoming.sender, incoming.member, incoming.serial) == (sender, member, 99)
     assert (incoming.path, incoming.interface) == ("/org/oomslice1", "org.oomslice1.Manager")
@@ -77,7 +77,7 @@ def test_the_quick_way_never_says_what_the_general_one_does_not(data: bytes, ord
         return
     # It looks at no alignment byte and no trailing NUL, so it may read what the other refuses; never another value.
     try:
-        general = dict(_Decoder(frame, 12).read_argument(HEADER_FIELDS))
+        general = dict(Decoder(frame, 12).read_argument(HEADER_FIELDS))
     except Exception:  # its checks raise a dozen kinds
         return
     assert quick == general
@@ -91,4 +91,4 @@ def test_what_is_not_as_usual_is_left_to_the_general_way() -> None:
     field = b"\x07\x01s\0" + struct.pack("<I", 500) + b":1.5\0"
     frame = b"l\1\0\1" + struct.pack("<III", 0, 1, len(field)) + field + bytes(8)
     assert usual_fields(frame, "<") is None
-    assert _decode(frame, header_of(frame)) is None
+    assert decode(frame, header_of(frame)) is None

@@ -14,8 +14,8 @@ from dbus_next._private.unmarshaller import Unmarshaller
 from hypothesis import given
 from hypothesis import strategies as st
 
+from oomslice.bus.message import encoded
 from oomslice.bus.question import _encoded, _header
-from oomslice.bus.transport import encoded
 from oomslice.bus.wire import ARRAY_MAX, DEPTH_MAX, Reader, Writer, single_types
 
 TEXT = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), max_size=12)
