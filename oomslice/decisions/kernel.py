@@ -20,9 +20,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from oomslice.decisions.facts import Facts
-from oomslice.decisions.ledger import SETTLE_S, CountedUnit, KillLedger, parse_oom_kills
+from oomslice.decisions.ledger import SETTLE_S, KillLedger, parse_oom_kills
 from oomslice.decisions.record import Decision
 from oomslice.decisions.store import DecisionStore
+from oomslice.decisions.whose import CountedUnit
 from oomslice.errors import StoreError
 from oomslice.policy.model import Policy
 

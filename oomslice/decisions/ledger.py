@@ -9,7 +9,6 @@ until then.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
 import os
@@ -17,13 +16,13 @@ import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from oomslice.decisions.facts import Facts, Told
 from oomslice.decisions.kmsg import Kill, KillParser, parse_record
 from oomslice.decisions.record import Decision
 from oomslice.decisions.store import DecisionStore
-from oomslice.decisions.twice import BPF, REMEMBERED, Remembered, same
+from oomslice.decisions.twice import REMEMBERED, Remembered, same
+from oomslice.decisions.whose import CountedUnit, Whose, decision_of
 from oomslice.policy.agreement import agreement
 from oomslice.policy.model import Policy, PolicyUnit
 
@@ -41,21 +40,6 @@ EXPLAIN_S = 5.0
 """How long a counted kill waits for its line in the log."""
 JUDGED = ("CONSTRAINT_NONE", "CONSTRAINT_MEMCG")
 """Kills of which it can be said whether the plan would have chosen so."""
-ROOT_SLICE = "-.slice"
-UNIT_SUFFIXES = (".service", ".scope", ".slice", ".socket", ".mount", ".swap")
-
-
-@dataclass(frozen=True, slots=True)
-class CountedUnit:
-    """One cgroup whose kills are counted; its counter includes those of all below it."""
-
-    name: str
-    path: str
-    """below the cgroup root"""
-    cgroup_id: int
-    priority: int
-    parent: int
-    """cgroup id of the nearest counted ancestor, 0 if there is none"""
 
 
 @dataclass(slots=True)
@@ -99,6 +83,7 @@ class KillLedger:
         self._known: dict[int, int] | None = None
         """counters of an earlier run of this boot, None if there was none; used up by the first units"""
         self._units: dict[int, CountedUnit] = {}
+        self._whose = Whose(root, self._units)
         self._counters: dict[int, int] = {}
         self._unexplained: dict[int, _Unexplained] = {}
         self._pending: list[Decision] = []
@@ -236,7 +221,7 @@ class KillLedger:
             self._fact_sequence = kill.sequence
             # Nobody was killed, or nothing is known of who was: then the counter knows how many.
             if kill.processes and not self._remembered.take(kill):
-                kill.task_memcg = self._path(kill)
+                kill.task_memcg = self._whose.path(kill)
                 self._remembered.add(kill)
                 kills.append(kill)
         return kills, position
@@ -268,6 +253,7 @@ class KillLedger:
         for id in self._counters.keys() - units.keys():
             del self._counters[id]
         self._units = dict(units)
+        self._whose = Whose(self._root, self._units)
 
     def _count(self) -> None:
         """Finds which unit's own share of the counters rose, from the top down to where they did not."""
@@ -302,7 +288,7 @@ class KillLedger:
         left = kill.lines
         path = kill.task_memcg or kill.group
         order = []
-        unit = self._unit_above(path) if path else None
+        unit = self._whose.unit_above(path) if path else None
         while unit is not None:
             order.append(unit.cgroup_id)
             unit = self._units.get(unit.parent)
@@ -399,7 +385,7 @@ class KillLedger:
         died = {self._parser.open_path, *later}
         # From the last to the first: who was killed later was alive before.
         for kill in reversed(kills):
-            decision = self._decision(kill)
+            decision = decision_of(kill, self._whose, self._boot_id)
             plan = next((plan for made, plan in reversed(plans) if made <= kill.usec), None)
             victim = kill.task_memcg or kill.group
             # With cpusets and memory policies only some of all processes count, and which is not known.
@@ -431,105 +417,6 @@ class KillLedger:
         except OSError:
             return False
 
-    def _path(self, kill: Kill) -> str:
-        """Where its process was, empty if that is not known. Ids before names: a long name may have been cut."""
-        path = kill.task_memcg or kill.group
-        for id in reversed(kill.cgroup_ids):
-            unit = self._units.get(id)
-            if unit is not None:
-                return path if f"{path}/".startswith(f"{unit.path}/") else unit.path
-        return path
-
-    def _decision(self, kill: Kill) -> Decision:
-        path = kill.task_memcg or kill.group
-        unit = self._unit_above(path) if path else None
-        victim = self._name(path) if path else ROOT_SLICE
-        domain = victim
-        if not kill.memcg:
-            domain = ROOT_SLICE
-        elif kill.oom_memcg:
-            domain = self._name(kill.oom_memcg)
-        processes = list(kill.processes.values())
-        first = processes[0]
-        extra: dict[str, Any] = {
-            "source": kill.source,
-            "kernel_sequence": kill.sequence,
-            "task": first.task,
-            "constraint": kill.constraint or ("CONSTRAINT_MEMCG" if kill.memcg else "CONSTRAINT_NONE"),
-            "task_memcg": kill.task_memcg,
-            "oom_memcg": kill.oom_memcg,
-            "group": kill.group,
-        }
-        if first.uid is not None:
-            extra["uid"] = first.uid
-        if first.score_adjustment is not None:
-            extra["oom_score_adj"] = first.score_adjustment
-        if kill.total_pages:
-            extra["points"] = kill.points
-            extra["points_of"] = kill.total_pages
-        cgroup_id = self._cgroup_id(path, victim, unit) or _told_id(kill, victim)
-        memory = sum(item.anonymous + item.file + item.shared for item in processes)
-        number = f"kb{kill.sequence}" if kill.source == BPF else f"k{kill.sequence}"
-        return Decision(
-            id=f"{self._boot_id[:16]}-{number}",
-            boot_id=self._boot_id,
-            carrier="kernel",
-            trigger="kernel-oom",
-            domain=domain,
-            outcome="killed-by-kernel",
-            # Good to the time the machine was suspended since.
-            realtime_usec=(time.time_ns() - time.monotonic_ns()) // 1000 + kill.usec,
-            trigger_usec=kill.usec,
-            decision_usec=kill.usec,
-            signal_usec=kill.last_usec,
-            victim=victim,
-            victim_cgroup_id=cgroup_id,
-            victim_priority=unit.priority if unit else 0,
-            victim_memory_before=memory,
-            # What the death of a process gives back for sure: file pages and shared memory may stay.
-            bytes_freed=sum(item.anonymous for item in processes),
-            processes=len(processes),
-            pids=tuple(item.pid for item in processes),
-            extra=extra,
-        )
-
-    # Names
-
-    def _unit_above(self, path: str) -> CountedUnit | None:
-        """The nearest counted unit at or above a cgroup path. A unit's priority holds for what is below it."""
-        by_path = {unit.path: unit for unit in self._units.values()}
-        while path not in ("", "/"):
-            if path in by_path:
-                return by_path[path]
-            path = path.rpartition("/")[0]
-        return by_path.get("/")
-
-    def _name(self, path: str) -> str:
-        """The unit's name: as the plan has it, else as its cgroup is called."""
-        unit = self._unit_above(path)
-        if unit is not None and (unit.path == path or not unit.name.endswith(".slice")):
-            return unit.name
-        # A unit that came and went between two plans: the first of the names below the slice that is a unit's but no
-        # slice's; else the last slice.
-        below = path[len(unit.path) :] if unit is not None else path
-        names = [name for name in below.split("/") if name.endswith(UNIT_SUFFIXES)]
-        for name in names:
-            if not name.endswith(".slice"):
-                return name
-        if names:
-            return names[-1]
-        return unit.name if unit is not None else path.rpartition("/")[2] or ROOT_SLICE
-
-    def _cgroup_id(self, path: str, victim: str, unit: CountedUnit | None) -> int:
-        if unit is not None and unit.name == victim:
-            return unit.cgroup_id
-        # The unit's own directory is where the victim's name is in the path; it may be gone.
-        head, found, _ = f"{path}/".partition(f"/{victim}/")
-        if found:
-            with contextlib.suppress(OSError):
-                return os.stat(f"{self._root}{head}/{victim}").st_ino
-        return 0
-
 
 def oom_kills(directory: str) -> int | None:
     """The counter oom_kill of a cgroup directory's memory.events; None if it has none. Source: cgroup-v2.rst."""
@@ -538,12 +425,6 @@ def oom_kills(directory: str) -> int | None:
             return parse_oom_kills(file.read(4096))
     except OSError:
         return None
-
-
-def _told_id(kill: Kill, victim: str) -> int:
-    """Id of the unit's own cgroup as BPF told it, 0 if it did not: by now the cgroup may be gone."""
-    names = kill.task_memcg.strip("/").split("/")
-    return kill.cgroup_ids[names.index(victim)] if victim in names[: len(kill.cgroup_ids)] else 0
 
 
 def _is_below(path: str, ancestor: str) -> bool:

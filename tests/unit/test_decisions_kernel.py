@@ -18,11 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oomslice.decisions import ledger as ledger_module
+from oomslice.decisions import whose as whose_module
 from oomslice.decisions.kernel import KernelKills, counted_units
 from oomslice.decisions.kmsg import Kill, KillParser, Record, parse_record
-from oomslice.decisions.ledger import EXPLAIN_S, SETTLE_S, CountedUnit, KillLedger, parse_oom_kills
+from oomslice.decisions.ledger import EXPLAIN_S, SETTLE_S, KillLedger, parse_oom_kills
 from oomslice.decisions.record import Decision
 from oomslice.decisions.store import DecisionStore
+from oomslice.decisions.whose import CountedUnit
 from oomslice.errors import StoreError
 from oomslice.policy.model import Policy, PolicyUnit
 from oomslice.settings.model import MachineTriggers
@@ -192,6 +194,7 @@ class Machine:
         self.root = directory / "cgroup"
         self.clock = Clock()
         monkeypatch.setattr(ledger_module, "time", self.clock)
+        monkeypatch.setattr(whose_module, "time", self.clock)
         self.store = DecisionStore(directory / "decisions.sqlite", 1000)
         self.records: list[bytes] = []
         self.log_allowed = True
